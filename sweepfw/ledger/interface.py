@@ -1,0 +1,184 @@
+"""What every ledger promises. Trial code, engine, command line and tests see only this.
+
+Every method is safe to call from several threads, and every change is one transaction: it happened as a
+whole or not at all. Unknown sweeps and trials raise SweepError with the nearest known name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from typing import Any, Literal, Protocol
+
+from sweepfw.core.model import (
+    Attempt,
+    Denial,
+    Draft,
+    Grant,
+    Outcome,
+    Receipt,
+    Spec,
+    Sweep,
+    Trial,
+    TrialState,
+    Worker,
+)
+
+
+class Ledger(Protocol):
+    # -- submitting ------------------------------------------------------------------------------------
+
+    def submit(
+        self,
+        spec: Spec,
+        snapshot: str,
+        drafts: Iterable[Draft],
+        *,
+        name: str | None = None,
+        note: str = "",
+        provenance: Mapping[str, Any] | None = None,
+    ) -> Sweep:
+        """Store a sweep and all its trials in one durable transaction; state `queued`.
+
+        Without a name it is `<project>-<n>` with the lowest n never used. A given name that was ever used
+        raises SweepError.
+        """
+        ...
+
+    def extend(self, uid: str, spec: Spec, drafts: Iterable[Draft]) -> int:
+        """Add the drafts that the sweep lacks (by params and repeat), numbered on; how many were added.
+
+        Meaning counts: 0.1 and 0.10 are the same. The sweep's spec becomes `spec`; a sweep that was `done`
+        is `queued` again.
+        """
+        ...
+
+    # -- the protocol of those who run trials ----------------------------------------------------------
+
+    def register(self, worker: Worker) -> None:
+        """Make the worker known. A new boot id ends the attempts of its host's predecessor."""
+        ...
+
+    def open(self, uid: str) -> Sweep:
+        """A run begins to work on the sweep: `queued`, `paused` or `stopped` becomes `running`."""
+        ...
+
+    def runnable(self, uid: str, *, after: int = 0, limit: int = 100) -> list[int]:
+        """Numbers of queued trials above `after`, ascending; none while the sweep is paused or stopped."""
+        ...
+
+    def claim(self, uid: str, trial: int, worker: Worker, slot: str, claim_id: str) -> Grant | Denial:
+        """Queued -> running, compare-and-set: at most one grant, with a new attempt and a new token.
+
+        The same claim_id gets the same grant while that attempt is current. Committed before it returns.
+        """
+        ...
+
+    def renew(self, token: str) -> Literal["go on", "stop", "stop now"]:
+        """Whether the attempt may go on. `stop`: it was cancelled, or its token is not the current one."""
+        ...
+
+    def append_log(self, token: str, offset: int, data: bytes) -> int:
+        """Store output bytes from offset on; the same bytes twice are stored once. The new end of the log."""
+        ...
+
+    def finish(self, token: str, outcome: Outcome) -> Receipt:
+        """Record the attempt's end, once: the first outcome for a token stands, and asking again repeats
+        the first answer. A token that is not its trial's current one is kept as `stale` and changes nothing
+        else. A trial that succeeded never changes again.
+
+        Visible to every reader when it returns; durable within 50 ms, or at once with `flush`.
+        """
+        ...
+
+    def flush(self) -> None:
+        """Everything that returned before is on disk."""
+        ...
+
+    def close(self, uid: str) -> bool:
+        """`done` if no trial is queued or running, else False and nothing changes (it was extended)."""
+        ...
+
+    def leave(self, uid: str) -> None:
+        """The run ends with trials left: `running` becomes `queued`; `paused` and `stopped` stay."""
+        ...
+
+    def requeue(self, uid: str, *, state: Literal["interrupted", "lost"], why: str) -> list[int]:
+        """End every running attempt of the sweep with `state` and queue its trials again; their numbers.
+
+        For the holder of the sweep's lock, who knows that nothing of them runs any more. Trials whose stop
+        was asked for are cancelled instead.
+        """
+        ...
+
+    # -- what people order -----------------------------------------------------------------------------
+
+    def pause(self, uid: str, reason: str = "") -> None:
+        """Nothing new is granted; what runs goes on. State `paused` (also when nothing runs it)."""
+        ...
+
+    def stop(self, uid: str, trials: Collection[int] | None = None, *, now: bool = False) -> int:
+        """Cancel queued trials and ask running ones to stop (`renew` tells them; `now`: without grace).
+
+        The whole sweep (None) becomes `stopped`. How many trials were touched.
+        """
+        ...
+
+    def reopen(
+        self,
+        uid: str,
+        states: Collection[TrialState],
+        trials: Collection[int] | None = None,
+        *,
+        snapshot: str | None = None,
+    ) -> list[int]:
+        """Queue trials in these states again (never `succeeded`, which raises SweepError); their numbers.
+
+        Their next attempts run `snapshot` if one is given. The attempts before don't count for retries.
+        """
+        ...
+
+    def remove(self, uid: str) -> None:
+        """Forget the sweep and all that belongs to it. Its name stays used."""
+        ...
+
+    # -- asking ----------------------------------------------------------------------------------------
+
+    def changed(self) -> int:
+        """A number that differs when another process changed the ledger. Costs microseconds."""
+        ...
+
+    def sweeps(self) -> list[Sweep]:
+        """All sweeps with their counts, oldest first."""
+        ...
+
+    def sweep(self, name: str) -> Sweep:
+        """By name or uid."""
+        ...
+
+    def trials(
+        self,
+        uid: str,
+        *,
+        states: Collection[str] | None = None,
+        numbers: Collection[int] | None = None,
+        after: int = 0,
+    ) -> Iterator[Trial]:
+        """Trials in the order of their numbers."""
+        ...
+
+    def attempts(self, uid: str, trial: int | None = None) -> Iterator[Attempt]:
+        """Attempts in the order of trial and number."""
+        ...
+
+    def running(self, uid: str) -> list[Attempt]:
+        """The attempts that have no end yet."""
+        ...
+
+    def ended_since(self, uid: str, cursor: int) -> tuple[int, list[Attempt]]:
+        """Attempts that ended after `cursor` (0: from the first), in the order of their ends; the new one."""
+        ...
+
+    def snapshots(self) -> set[str]:
+        """Ids of all snapshots that some sweep or attempt names."""
+        ...
+
