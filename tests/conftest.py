@@ -1,0 +1,127 @@
+"""What all tests share: a clean world around them, and ways to run the real command."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+# Time is no one's promise on a shared machine: no deadlines. In CI every run tries the same examples.
+settings.register_profile(
+    "sweepfw", deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize="CI" in os.environ
+)
+settings.load_profile("sweepfw")
+
+_OURS = ("SWEEPFW_", "GIT_", "VIRTUAL_ENV", "CONDA_", "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "NO_COLOR")
+_GIT = {
+    "GIT_CONFIG_GLOBAL": "/dev/null",
+    "GIT_CONFIG_SYSTEM": "/dev/null",
+    "GIT_AUTHOR_NAME": "A Tester",
+    "GIT_AUTHOR_EMAIL": "tester@example.invalid",
+    "GIT_COMMITTER_NAME": "A Tester",
+    "GIT_COMMITTER_EMAIL": "tester@example.invalid",
+}
+
+
+@pytest.fixture(autouse=True)
+def _clean_world(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the caller's shell happens to set must not decide a test: variables, git's identity, widths."""
+    for name in os.environ:
+        if name.startswith(_OURS):
+            monkeypatch.delenv(name)
+    for name, value in _GIT.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("COLUMNS", "100")
+
+
+@pytest.fixture
+def wait_until() -> Callable[..., None]:
+    """wait_until(predicate, seconds=20, what="..."): poll until true; the test fails at the deadline."""
+
+    def wait(predicate: Callable[[], object], seconds: float = 20, what: str = "") -> None:
+        deadline = time.monotonic() + seconds
+        while not predicate():
+            if time.monotonic() > deadline:
+                pytest.fail(f"not within {seconds} s: {what or predicate}")
+            time.sleep(0.01)
+
+    return wait
+
+
+@pytest.fixture
+def workspace_folder(tmp_path: Path) -> Path:
+    """An empty workspace's folder, marked as one, so that no folder above it is taken for it."""
+    root = tmp_path / "workspace"
+    (root / ".sweepfw").mkdir(parents=True, mode=0o700)
+    (root / "projects").mkdir()
+    return root
+
+
+@pytest.fixture
+def make_project(workspace_folder: Path) -> Callable[..., Path]:
+    """make_project(name, project_yml, parameters_yml="", {"train.py": "..."}): a project's folder."""
+
+    def make(name: str, project: str, parameters: str = "", files: Mapping[str, str] | None = None) -> Path:
+        folder = workspace_folder / "projects" / name
+        folder.mkdir(parents=True)
+        (folder / "project.yml").write_text(project)
+        if parameters:
+            (folder / "parameters.yml").write_text(parameters)
+        for file, text in (files or {}).items():
+            (folder / file).write_text(text)
+        return folder
+
+    return make
+
+
+@pytest.fixture
+def sweepfw(workspace_folder: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """sweepfw("run", "echo"): the real command, in the workspace, to its end. Its output is text."""
+
+    def run(
+        *arguments: str, cwd: Path | None = None, seconds: float = 120, **options: Any
+    ) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "sweepfw", *arguments],
+            cwd=cwd or workspace_folder,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="surrogateescape",
+            timeout=seconds,
+            **options,
+        )
+
+    return run
+
+
+@pytest.fixture
+def start_sweepfw(workspace_folder: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """As `sweepfw`, but it goes on beside the test; what still runs at the test's end is killed."""
+    started: list[subprocess.Popen[str]] = []
+
+    def start(*arguments: str, cwd: Path | None = None, **options: Any) -> subprocess.Popen[str]:
+        process: subprocess.Popen[str] = subprocess.Popen(
+            [sys.executable, "-m", "sweepfw", *arguments],
+            cwd=cwd or workspace_folder,
+            stdin=subprocess.DEVNULL,
+            stdout=options.pop("stdout", subprocess.PIPE),
+            stderr=options.pop("stderr", subprocess.PIPE),
+            text=True,
+            **options,
+        )
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        if process.poll() is None:
+            process.kill()
+        process.communicate()
