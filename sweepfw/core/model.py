@@ -145,8 +145,9 @@ class Trial:
 
 @dataclass(frozen=True, slots=True)
 class MetricSummary:
-    """All reports of one metric in one attempt, folded: enough for every `objective.at`. NaN never counts
-    as lowest or highest; steps are the user's own, None where a report had none."""
+    """All reports of one metric in one attempt, folded: enough for every `objective.at`. NaN and infinity
+    never count as lowest or highest, unless there is nothing else; steps are the user's own, None where a
+    report had none."""
 
     last: float
     lowest: float
@@ -169,7 +170,9 @@ class Grant:
     params: Mapping[str, Value]
     repeat: int
     snapshot: str
-    failures: Mapping[str, int] = field(default_factory=dict)  # reason -> earlier failed attempts, since reopened
+    failures: Mapping[str, int] = field(
+        default_factory=dict
+    )  # reason -> earlier failed attempts, since reopened
     losses: int = 0  # earlier attempts that were lost, since reopened
 
 

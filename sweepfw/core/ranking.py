@@ -1,0 +1,142 @@
+"""Which trials are best, and whether that can be said: ranking by the objective, repeats taken together."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from sweepfw.core.metrics import value_at
+from sweepfw.core.model import Objective, Sweep, Trial
+from sweepfw.core.values import Value, meaning
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One combination of a sweep: its trials that succeeded and have the objective, in order, their values
+    beside them. `mixed`: some ran a newer snapshot than the sweep's own."""
+
+    sweep: str
+    params: Mapping[str, Value]  # without the seed
+    trials: tuple[int, ...]
+    values: tuple[float, ...]
+    mixed: bool = False
+
+    @property
+    def n(self) -> int:
+        return len(self.values)
+
+    @property
+    def mean(self) -> float:
+        # Parts are added, not the sum divided: the sum of large numbers may overflow, and inf - inf is an error.
+        if not all(map(math.isfinite, self.values)):
+            return sum(self.values)
+        return math.fsum(value / self.n for value in self.values) if self.n > 1 else self.values[0]
+
+    @property
+    def deviation(self) -> float | None:
+        """The standard deviation of the repeats (with n - 1); None for one alone."""
+        if self.n < 2:
+            return None
+        return math.hypot(*(value - self.mean for value in self.values)) / math.sqrt(self.n - 1)
+
+    @property
+    def lowest(self) -> float:
+        return min(self.values, key=lambda value: (math.isnan(value), value))
+
+    @property
+    def highest(self) -> float:
+        return max(self.values, key=lambda value: (not math.isnan(value), value))
+
+
+@dataclass(frozen=True, slots=True)
+class Ranking:
+    """Entries, best first. `missing`: trials that succeeded but never reported the objective."""
+
+    objective: Objective
+    entries: tuple[Entry, ...]
+    missing: int = 0
+
+    @property
+    def repeated(self) -> bool:
+        return any(entry.n > 1 for entry in self.entries)
+
+    def varying(self) -> list[str]:
+        """Names of the parameters that are not the same in all entries, in the order of the parameters."""
+        names = list(dict.fromkeys(name for entry in self.entries for name in entry.params))
+        return [name for name in names if len({_meaning(entry.params, name) for entry in self.entries}) > 1]
+
+    def constant(self) -> dict[str, Value]:
+        """The parameters that are the same in all entries."""
+        varying = set(self.varying())
+        first = self.entries[0].params if self.entries else {}
+        return {name: value for name, value in first.items() if name not in varying}
+
+
+def _meaning(params: Mapping[str, Value], name: str) -> object:
+    return meaning(params[name]) if name in params else None
+
+
+def rank(sweep: Sweep, trials: Iterable[Trial], objective: Objective) -> Ranking:
+    """Rank the succeeded trials, those that differ only in repeat and seed taken together.
+
+    A value that is not finite is worse than any that is, whatever the goal: a training that diverged never
+    leads. Equals stand in the order of their trials.
+    """
+    groups: dict[object, list[tuple[Trial, float]]] = {}
+    missing = 0
+    for trial in trials:
+        if trial.state != "succeeded":
+            continue
+        summary = trial.metrics.get(objective.metric)
+        if summary is None:
+            missing += 1
+            continue
+        value = value_at(summary, objective.at, objective.goal)
+        groups.setdefault(_combination(trial.params, sweep.spec.seed), []).append((trial, value))
+    entries = [_entry(sweep, group) for group in groups.values()]
+    return merge([Ranking(objective, tuple(entries), missing)])
+
+
+def merge(rankings: Sequence[Ranking]) -> Ranking:
+    """One ranking of several sweeps that have the same objective. ValueError where they have not."""
+    objectives = {ranking.objective for ranking in rankings}
+    if len(objectives) != 1:
+        raise ValueError("rankings by different objectives can't be merged")
+    objective = objectives.pop()
+    sign = 1 if objective.goal == "minimize" else -1
+    entries = [entry for ranking in rankings for entry in ranking.entries]
+    entries.sort(key=lambda entry: (0, sign * entry.mean) if math.isfinite(entry.mean) else (1, 0.0))
+    return Ranking(objective, tuple(entries), sum(ranking.missing for ranking in rankings))
+
+
+def _combination(params: Mapping[str, Value], seed: str | None) -> object:
+    return frozenset((name, meaning(value)) for name, value in params.items() if name != seed)
+
+
+def _entry(sweep: Sweep, group: Sequence[tuple[Trial, float]]) -> Entry:
+    params = {name: value for name, value in group[0][0].params.items() if name != sweep.spec.seed}
+    return Entry(
+        sweep=sweep.name,
+        params=params,
+        trials=tuple(trial.number for trial, _ in group),
+        values=tuple(value for _, value in group),
+        mixed=any(trial.snapshot not in ("", sweep.snapshot) for trial, _ in group),
+    )
+
+
+def doubt(ranking: Ranking) -> tuple[float, float] | None:
+    """The lead of the best over the second and its standard error, where it is no more than two of them.
+
+    The standard error of a difference of two independent means is sqrt(s1²/n1 + s2²/n2) (Welch 1938, without
+    assuming equal variances); a lead within two of them is what chance alone often makes. None where the lead
+    is greater, and where nothing can be said: fewer than two combinations, or one without repeats.
+    """
+    if len(ranking.entries) < 2:
+        return None
+    best, second = ranking.entries[:2]
+    if best.deviation is None or second.deviation is None:
+        return None
+    lead = abs(best.mean - second.mean)
+    error = math.hypot(best.deviation / math.sqrt(best.n), second.deviation / math.sqrt(second.n))
+    return (lead, error) if lead <= 2 * error else None
