@@ -32,7 +32,7 @@ __all__ = [
     "width",
 ]
 
-_NUMERIC = re.compile(r"[-+]?[\d.]+([eE][-+]?\d+)?%?|[-+]?inf|nan|-|")
+_NUMERIC = r"[-+]?[\d.]+([eE][-+]?\d+)?%?|[-+]?inf|nan|-|"
 _GAP = "  "
 _PLAIN = Screen()
 _NARROWEST = 8  # columns are not cut below this width
@@ -42,7 +42,7 @@ def table(headers: Sequence[str], rows: Sequence[Sequence[str]], screen: Screen 
     """Aligned columns without borders, numbers to the right. Cells are made safe, and cut where the screen is
     too narrow, the widest first. A cell that names a state gets its colour."""
     cells = [[safe(header) for header in headers], *([safe(cell) for cell in row] for row in rows)]
-    right = [all(_NUMERIC.fullmatch(row[at]) for row in cells[1:]) for at in range(len(headers))]
+    right = [all(re.fullmatch(_NUMERIC, row[at]) for row in cells[1:]) for at in range(len(headers))]
     widths = _fit([max(width(row[at]) for row in cells) for at in range(len(headers))], screen.width)
     return [_line(row, widths, right, screen, head=position == 0) for position, row in enumerate(cells)]
 

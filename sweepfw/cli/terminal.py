@@ -14,11 +14,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import IO
 
-_COLOUR = re.compile(r"\x1b\[[0-9;:]*m")
+# Compiled when first used (re keeps them).
+_COLOUR = r"\x1b\[[0-9;:]*m"
 _ESCAPES = re.compile(
     r"\x1b(?:\[[0-?]*[ -/]*[@-~]|[\]PX^_][^\x07\x1b\n]*(?:\x07|\x1b\\)|[ -/]*[0-OQ-WYZ\\`-~])"
 )
-_OPEN = re.compile(r"(?:\r|\x1b(?:\[[0-?]*[ -/]*|[\]PX^_][^\x07\x1b\n]*\x1b?|[ -/]*)?)\Z")
+_OPEN = r"(?:\r|\x1b(?:\[[0-?]*[ -/]*|[\]PX^_][^\x07\x1b\n]*\x1b?|[ -/]*)?)\Z"
 _HELD = 4096  # characters of an escape sequence without an end that are waited for
 _CODES = {"bold": 1, "dim": 2, "red": 31, "green": 32, "yellow": 33, "blue": 34, "magenta": 35, "cyan": 36}
 STATES = {"succeeded": "green", "done": "green", "running": "cyan", "failed": "red"} | dict.fromkeys(
@@ -113,15 +114,16 @@ class SafeOutput:
         """The text of these bytes, as far as it is complete; with `final` all of it."""
         shown = self._held + self._decode(data, final)
         self._held = ""
-        unfinished = None if final else _OPEN.search(shown, max(0, len(shown) - _HELD))
+        unfinished = None if final else re.search(_OPEN, shown[-_HELD:])
         if unfinished:
-            shown, self._held = shown[: unfinished.start()], unfinished[0]
+            self._held = unfinished[0]
+            shown = shown[: -len(self._held)]
         shown = shown.replace("\r\n", "\n").replace("\r", "\n")
         return "".join(self._piece(piece) for piece in _pieces(shown))
 
     def _piece(self, piece: str) -> str:
-        if _ESCAPES.fullmatch(piece):
-            return piece if self._colour and _COLOUR.fullmatch(piece) else ""
+        if re.fullmatch(_ESCAPES, piece):
+            return piece if self._colour and re.fullmatch(_COLOUR, piece) else ""
         if piece.isprintable():
             return piece
         return "".join(char if char in "\n\t" or _harmless(char) else _escaped(char) for char in piece)
@@ -130,7 +132,7 @@ class SafeOutput:
 def _pieces(shown: str) -> list[str]:
     """The text cut into escape sequences and what is between them."""
     pieces, end = [], 0
-    for match in _ESCAPES.finditer(shown):
+    for match in re.finditer(_ESCAPES, shown):
         pieces += [shown[end : match.start()], match[0]]
         end = match.end()
     return [*pieces, shown[end:]]

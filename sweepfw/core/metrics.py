@@ -23,12 +23,10 @@ _NUMBER = rf"[-+]?+(?:{_UNIT}|(?i:nan|inf(?:inity)?+))"
 _START = r"(?<![\w./-])"  # `loss` is not in val_loss, val-loss, val/loss, val.loss
 _WRAP = r"(?:(?:tensor|np\.float\d+)\()?"  # as torch and numpy print their scalars
 _END = r"(?!\w|[.,:/]\d)"  # no hash, unit, version, date, time, fraction or group of thousands
-_STEP = re.compile(
-    rb"(?<![\w./-])(step|epoch)['\"]?(?:[ \t]*[:=][ \t]*|[ \t]+)[\[(]?[ \t]*(\d++(?:\.\d++)?+)(?!\w)",
-    re.IGNORECASE,
-)
-_LINE_END = re.compile(rb"[\r\n]")
-_ESCAPES = re.compile(rb"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b\r\n]*(?:\x07|\x1b\\)|[@-Z\\^_])")
+# Compiled when first used (re keeps them): a run whose trials declare no metrics starts sooner.
+_STEP = rb"(?i)(?<![\w./-])(step|epoch)['\"]?(?:[ \t]*[:=][ \t]*|[ \t]+)[\[(]?[ \t]*(\d++(?:\.\d++)?+)(?!\w)"
+_LINE_END = rb"[\r\n]"
+_ESCAPES = rb"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b\r\n]*(?:\x07|\x1b\\)|[@-Z\\^_])"
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +77,7 @@ class OutputMetrics:
         either = "|".join(re.escape(name) for name in sorted(names, key=len, reverse=True))
         text = rf"{_START}({either})['\"]?+[ \t]*+[:=][ \t]*+{_WRAP}({_NUMBER}){_END}"
         self._pattern = re.compile(text.encode())
+        self._line_end = re.compile(_LINE_END)
         self._pending = b""
 
     def feed(self, data: bytes) -> list[Point]:
@@ -101,7 +100,7 @@ class OutputMetrics:
         if not self._own and not any(name in block for name in self._names):
             return []  # most output; this is as fast as memchr
         if b"\x1b" in block:
-            block = _ESCAPES.sub(b"", block)
+            block = re.sub(_ESCAPES, b"", block)
         if not self._own:
             return self._declared(block)
         points = []
@@ -119,7 +118,7 @@ class OutputMetrics:
         for match in self._pattern.finditer(block):
             if match.start() >= end:
                 start = 1 + max(block.rfind(brk, end, match.start()) for brk in (b"\n", b"\r"))
-                found = _LINE_END.search(block, match.end())
+                found = self._line_end.search(block, match.end())
                 start, end = start or end, found.end() if found else len(block)
                 step = _step(block[start:end])
             points.append(Point(match[1].decode(), float(match[2]), step))
@@ -127,7 +126,7 @@ class OutputMetrics:
 
 
 def _step(line: bytes) -> float | None:
-    found = {match[1].lower(): match[2] for match in _STEP.finditer(line)}
+    found = {match[1].lower(): match[2] for match in re.finditer(_STEP, line)}
     text = found.get(b"step", found.get(b"epoch"))
     return None if text is None else float(text)
 
