@@ -34,7 +34,12 @@ _OPENERS = ("[", "{", "!!", '"', "'")
 def read_file(path: Path, shown: str | None = None) -> Node:
     """The one document of a file; null where it is empty. SweepError for all that is wrong with it."""
     shown = shown or show_path(path)
-    return _compose(_load(path, shown), shown, lines=True)
+    return read_document(_load(path, shown), shown)
+
+
+def read_document(text: str, shown: str) -> Node:
+    """The same for text that came from elsewhere than a file."""
+    return _compose(text, shown, lines=True)
 
 
 def read_text(text: str, place: str) -> Node:

@@ -1,0 +1,154 @@
+"""`new` makes a project from the template; `init` makes one of a folder that is there. Neither overwrites."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import click
+
+from sweepfw.errors import SweepError
+
+TEMPLATE = Path(__file__).parent / "template"
+SCRIPTS = ("train.py", "main.py", "run.py")
+
+_PROJECT = """\
+# What to run; the parameters to vary stand in parameters.yml. Every key: docs/project.md
+
+command: {command}
+
+# Numbers to read from the output, where it says "loss: 0.2" or "loss=0.2",
+# and the one that makes a trial good:
+# metrics: [loss]
+# objective: {{metric: loss, goal: minimize}}
+
+# timeout: 1h
+# environment: {{requirements: requirements.txt}}
+"""
+_PARAMETERS = """\
+# A name and its values. Every combination is one trial: the command with --name=value behind it.
+
+# lr: [0.1, 0.01]                         # a list: each of them
+# epochs: 20                              # a single value
+# batch: !!python/tuple [8, 33, 8]        # an interval [start, end): 8, 16, 24, 32
+# decay: {min: 1e-4, max: 1e-1, num: 4, scale: log}
+"""
+
+
+@click.command()
+@click.argument("name")
+def new(name: str) -> None:
+    """Make projects/NAME from a template that runs as it is.
+
+    The template is a command, the parameters to vary, and a small training in plain Python; all three say
+    in comments what can be changed.
+    """
+    from sweepfw.config.project import NAME
+    from sweepfw.config.workspace import Workspace
+    from sweepfw.config.yaml_reader import show_path
+
+    if not NAME.fullmatch(name):
+        raise SweepError(
+            f"{name!r}: can't be a project's name; use letters, digits, '_', '.' and '-', such as mine"
+        )
+    folder = Workspace.find(Path.cwd()).projects / name
+    _copy_template(folder)
+    click.echo(f"Made {show_path(folder)} with project.yml, parameters.yml and train.py. It runs as it is:")
+    click.echo(f"  sweepfw plan {name}    what would run\n  sweepfw run {name}     run it")
+
+
+def _copy_template(folder: Path) -> None:
+    """The whole template or nothing: made beside, then renamed."""
+    from shutil import copytree, ignore_patterns, rmtree
+
+    from sweepfw.config.yaml_reader import show_path
+
+    place = show_path(folder)
+    if os.path.lexists(folder):
+        raise SweepError(f"{place}: is there already; take another name, or remove it first")
+    beside = folder.with_name(f".{folder.name}.{os.getpid()}.new")
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        copytree(TEMPLATE, beside, ignore=ignore_patterns("__pycache__", "*.pyc"))
+        beside.rename(folder)
+    except OSError as error:
+        raise SweepError(
+            f"{place}: can't be made ({error.strerror}); run sweepfw in a folder you own"
+        ) from None
+    finally:
+        rmtree(beside, ignore_errors=True)
+
+
+@click.command()
+@click.option("--command", "-c", metavar="TEXT", help="What a trial runs, such as 'python train.py'.")
+@click.argument("folder", metavar="[DIR]", default=".", type=click.Path(path_type=Path))
+def init(command: str | None, folder: Path) -> None:
+    """Make a project of an existing folder: write project.yml and parameters.yml there.
+
+    Asks for the command unless --command gives it. A file that is there is never overwritten.
+    """
+    from sweepfw.config.project import FILE, PARAMETERS
+    from sweepfw.config.yaml_reader import show_path
+
+    place = show_path(folder)
+    if not folder.is_dir():
+        raise SweepError(f"{place}: is not a folder; `sweepfw new NAME` makes a project from nothing")
+    for name in (FILE, "project.yaml"):
+        if os.path.lexists(folder / name):
+            raise SweepError(f"{show_path(folder / name)}: is there already; edit it, or remove it first")
+    text = _PROJECT.format(command=_checked(command or _ask(folder)))
+    written = [
+        name for name, body in ((PARAMETERS, _PARAMETERS), (FILE, text)) if _write(folder / name, body)
+    ]
+    ref = place if "/" in place or place == "." else f"./{place}"
+    where = "here" if place == "." else f"in {place}"
+    click.echo(f"Wrote {' and '.join(reversed(written))} {where}. Say in {PARAMETERS} what to vary, then:")
+    click.echo(f"  sweepfw plan {ref}    what would run\n  sweepfw run {ref}     run it")
+
+
+def _ask(folder: Path) -> str:
+    """The command, from the person at the terminal."""
+    import sys
+
+    proposal = next((f"python {name}" for name in SCRIPTS if (folder / name).is_file()), None)
+    if not sys.stdin.isatty():
+        example = proposal or "python train.py"
+        raise click.UsageError(f"There is no terminal to ask for the command; add --command '{example}'.")
+    answer: str = click.prompt("The command that a trial runs", default=proposal)
+    return answer
+
+
+def _checked(command: str) -> str:
+    """The command as YAML that reads back as this text; SweepError where it can't be split into words."""
+    import json
+
+    from sweepfw.config import settings
+    from sweepfw.config.yaml_reader import read_text
+
+    quoted = json.dumps(command, ensure_ascii=False)
+    settings.command(read_text(quoted, "--command"))
+    return quoted if _needs_quotes(command) else command
+
+
+def _needs_quotes(command: str) -> bool:
+    from sweepfw.config.node import Node
+    from sweepfw.config.yaml_reader import read_document
+
+    try:
+        return read_document(f"command: {command}", "").value != {"command": Node(command, ":1:10")}
+    except SweepError:
+        return True
+
+
+def _write(path: Path, text: str) -> bool:
+    """Whether the file was written; one that is there stays."""
+    from sweepfw.config.yaml_reader import show_path
+
+    try:
+        with path.open("x", encoding="utf-8") as file:
+            file.write(text)
+    except FileExistsError:
+        return False
+    except OSError as error:
+        raise SweepError(f"{show_path(path)}: can't be written ({error.strerror})") from None
+    return True
