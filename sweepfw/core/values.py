@@ -71,26 +71,27 @@ def text(value: Value) -> str:
     return {True: "true", False: "false", None: "null"}[value]
 
 
-def _encode(value: Value) -> Any:
+def to_json(value: Value) -> Any:
+    """JSON that `from_json` turns into the same value; numbers keep their text."""
     if isinstance(value, Number):
         return {"n": value.text}
     if isinstance(value, tuple):
-        return [_encode(item) for item in value]
+        return [to_json(item) for item in value]
     return value
 
 
-def _decode(value: Any) -> Value:
+def from_json(value: Any) -> Value:
     if isinstance(value, dict):
         return Number(value["n"])
     if isinstance(value, list):
-        return tuple(_decode(item) for item in value)
-    return value  # type: ignore[no-any-return]  # str, bool or null, as _encode left it
+        return tuple(from_json(item) for item in value)
+    return value  # type: ignore[no-any-return]  # str, bool or null, as to_json left it
 
 
 def encode(params: Params) -> str:
     """JSON that `decode` turns into the same parameters, texts included. Equal parameters: equal JSON."""
-    return json.dumps({name: _encode(value) for name, value in params.items()}, separators=(",", ":"))
+    return json.dumps({name: to_json(value) for name, value in params.items()}, separators=(",", ":"))
 
 
 def decode(stored: str) -> dict[str, Value]:
-    return {name: _decode(value) for name, value in json.loads(stored).items()}
+    return {name: from_json(value) for name, value in json.loads(stored).items()}

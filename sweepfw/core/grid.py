@@ -1,0 +1,290 @@
+"""A space's combinations: counted before they are made, made one by one.
+
+The parameters, or groups of zipped ones, are axes. Each value that a rule names is a condition, a bit. Rows
+of an axis that meet the same conditions are alike to every rule, so the grid falls into few boxes: one for
+each choice of bits, in which all combinations are kept and have the same parameters, or all are excluded.
+Counting multiplies and adds the sizes of boxes; a billion combinations take no longer than ten.
+"""
+
+from __future__ import annotations
+
+import functools
+import heapq
+import itertools
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from sweepfw.core.model import Draft
+from sweepfw.core.rules import alternatives, complete, order_when
+from sweepfw.core.sequences import Computed, find
+from sweepfw.core.space import Space
+from sweepfw.core.values import Number, Value, meaning
+from sweepfw.errors import SweepError
+
+T = TypeVar("T")
+
+LONG = 10_000  # a pool beyond is never held in memory
+MOST_BOXES = 50_000  # beyond, the grid is walked combination by combination
+
+
+@dataclass(frozen=True, slots=True)
+class Count:
+    """How many trials a space has; at most so many where not `exact`."""
+
+    number: int
+    exact: bool = True
+
+
+def count(space: Space) -> Count:
+    """The number of trials, without making them. Not exact only where rules name very many values at once
+    (more than MOST_BOXES choices between them)."""
+    grid = _Grid(space)
+    boxes = grid.boxes()
+    if boxes is None:
+        number = math.prod(axis.size for axis in grid.axes)
+    else:
+        number = sum(math.prod(map(len, box.rows)) for box in boxes)
+    return Count((number + len(grid.added())) * space.repeats, boxes is not None)
+
+
+def expand(space: Space) -> Iterator[Draft]:
+    """The trials in order: the first parameter slowest, repeats innermost, what `include` adds at the end."""
+    grid = _Grid(space)
+    combinations = itertools.chain(grid.combinations(), grid.added())
+    if space.seed is not None:
+        for params in combinations:
+            for repeat in range(1, space.repeats + 1):
+                yield Draft({**params, space.seed: Number(str(repeat))}, repeat)
+    elif space.repeats > 1:
+        for params in combinations:
+            for repeat in range(1, space.repeats + 1):
+                yield Draft(params, repeat)
+    else:
+        yield from map(Draft, combinations)
+
+
+def check_limit(space: Space, most: int) -> Count:
+    """The count, if it is at least one and at most `most`; else SweepError."""
+    counted = count(space)
+    number = counted.number
+    if not counted.exact:
+        number = sum(1 for _ in itertools.islice(expand(space), most + 1))
+    if number > most:
+        shown = f"{counted.number:,}" if counted.exact else f"more than {most:,}"
+        raise SweepError(
+            f"the grid has {shown} trials, and --max-trials is {most:,}; "
+            "give parameters fewer values, or raise --max-trials"
+        )
+    if number == 0:
+        raise SweepError("the grid is empty: exclude leaves no combination; drop an entry of exclude")
+    return Count(number)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Axis:
+    """Parameters that go together, row by row. `bits`: the conditions that a row meets, if any."""
+
+    columns: dict[str, Sequence[Value]]
+    size: int
+    bits: dict[int, int]
+
+    def with_bits(self, bits: int) -> Sequence[int]:
+        if bits:
+            return [row for row in sorted(self.bits) if self.bits[row] == bits]
+        return _Others(self.size, sorted(self.bits)) if self.bits else range(self.size)
+
+    def rows(self, bits: int, idle: frozenset[str]) -> Sequence[int]:
+        """The rows with these bits, one for each difference that remains without the idle parameters."""
+        active = [column for name, column in self.columns.items() if name not in idle]
+        if not active:
+            return range(int(self.bits.get(0, 0) == bits))
+        if len(active) == len(self.columns) or any(isinstance(column, Computed) for column in active):
+            return self.with_bits(bits)
+        first: dict[tuple[object, ...], int] = {}
+        for row in range(self.size):
+            first.setdefault(tuple(meaning(column[row]) for column in active), row)
+        return [row for row in first.values() if self.bits.get(row, 0) == bits]
+
+
+@dataclass(frozen=True, slots=True)
+class _Others(Sequence[int]):
+    """The numbers below `size` that are not among `holes` (ascending)."""
+
+    size: int
+    holes: Sequence[int]
+
+    def __len__(self) -> int:
+        return self.size - len(self.holes)
+
+    def __iter__(self) -> Iterator[int]:
+        starts = (0, *(hole + 1 for hole in self.holes))
+        return itertools.chain.from_iterable(map(range, starts, (*self.holes, self.size)))
+
+    def __contains__(self, row: object) -> bool:
+        return row in range(self.size) and row not in self.holes
+
+    def __getitem__(self, index: int) -> int:  # type: ignore[override]  # nobody slices it
+        return next(itertools.islice(self, index, None))
+
+
+@dataclass(frozen=True, slots=True)
+class _Box:
+    """A part of the grid that rules see as one: rows for each axis, and the parameters left out there."""
+
+    rows: tuple[Sequence[int], ...]
+    idle: frozenset[str]
+
+
+class _Grid:
+    """A space taken apart: axes, conditions as bits, and what follows from bits."""
+
+    def __init__(self, space: Space) -> None:
+        self.space = space
+        self.names = tuple(parameter.name for parameter in space.parameters)
+        self.conditions: dict[tuple[str, Value], int] = {}
+        self.excluded = [self.mask(entry.items()) for entry in space.exclude]
+        self.needs = [(name, self.mask(space.when[name].items())) for name in order_when(space.when)]
+        self.owned = {name: self.mask((n, w) for n, w in self.conditions if n == name) for name in space.when}
+        self.axes = self.make_axes()
+
+    def mask(self, conditions: Iterable[tuple[str, Value]]) -> int:
+        """The bits of these conditions together; a new condition gets a new bit."""
+        bits = 0
+        for condition in conditions:
+            bits |= self.conditions.setdefault(condition, 1 << len(self.conditions))
+        return bits
+
+    def make_axes(self) -> list[_Axis]:
+        groups = {group[0]: group for group in self.in_order(self.space.zip)}
+        later = {name for group in groups.values() for name in group[1:]}
+        values = {parameter.name: parameter.values for parameter in self.space.parameters}
+        axes = []
+        for name in self.names:
+            if name not in later:
+                columns = {each: values[each] for each in groups.get(name, (name,))}
+                axes.append(_Axis(columns, len(values[name]), self.bits_of_rows(columns)))
+        return axes
+
+    def in_order(self, groups: Iterable[Sequence[str]]) -> list[list[str]]:
+        """Zip groups with their names in the order of the file, which decides who varies slowest."""
+        return [[name for name in self.names if name in group] for group in groups]
+
+    def bits_of_rows(self, columns: dict[str, Sequence[Value]]) -> dict[int, int]:
+        bits: dict[int, int] = {}
+        for (name, wanted), bit in self.conditions.items():
+            if name in columns:
+                for row in {row for each in alternatives(wanted) for row in find(columns[name], each)}:
+                    bits[row] = bits.get(row, 0) | bit
+        return bits
+
+    def judge(self, bits: int) -> frozenset[str] | None:
+        """The parameters that combinations with these bits go without; None if they are excluded."""
+        idle = set()
+        for name, mask in self.needs:
+            if bits & mask != mask:
+                idle.add(name)
+                bits &= ~self.owned[name]
+        excluded = any(bits & mask == mask for mask in self.excluded)
+        return None if excluded else frozenset(idle)
+
+    def boxes(self) -> list[_Box] | None:
+        """The boxes that are kept; None if there are more than MOST_BOXES."""
+        choices = [sorted({0, *axis.bits.values()}) for axis in self.axes]
+        if math.prod(map(len, choices)) > MOST_BOXES:
+            return None
+        boxes = []
+        for choice in itertools.product(*choices):
+            idle = self.judge(sum(choice))  # each bit belongs to one axis
+            if idle is not None:
+                rows = tuple(axis.rows(bits, idle) for axis, bits in zip(self.axes, choice, strict=True))
+                if all(rows):
+                    boxes.append(_Box(rows, idle))
+        return boxes
+
+    def combinations(self) -> Iterator[dict[str, Value]]:
+        """The parameters of every combination of the grid, without seed and repeats."""
+        columns = [_held(axis.columns[name]) for axis in self.axes for name in axis.columns]
+        if not self.conditions and not self.space.zip:
+            for values in _product(columns):
+                yield dict(zip(self.names, values, strict=True))
+            return
+        cells = {
+            name: (place, _held(column))
+            for place, axis in enumerate(self.axes)
+            for name, column in axis.columns.items()
+        }
+        ordered = [(name, *cells[name]) for name in self.names]
+        for rows, idle in self.rows():
+            yield {name: column[rows[place]] for name, place, column in ordered if name not in idle}
+
+    def rows(self) -> Iterator[tuple[tuple[int, ...], frozenset[str]]]:
+        """The row on each axis, ascending, with the parameters left out."""
+        boxes = self.boxes()
+        if boxes is None:
+            return self.walk()
+        if len(boxes) == 1:
+            return zip(_product(boxes[0].rows), itertools.repeat(boxes[0].idle))
+        # Boxes have no combination in common, so only the rows are ever compared.
+        return heapq.merge(*(zip(_product(box.rows), itertools.repeat(box.idle)) for box in boxes))
+
+    def walk(self) -> Iterator[tuple[tuple[int, ...], frozenset[str]]]:
+        """The same as `rows`, by looking at every combination."""
+        known = functools.cache(_Axis.rows)
+        for rows in _product([range(axis.size) for axis in self.axes]):
+            each = [axis.bits.get(row, 0) for axis, row in zip(self.axes, rows, strict=True)]
+            idle = self.judge(sum(each))
+            if idle is not None and all(
+                row in known(axis, bits, idle) for axis, row, bits in zip(self.axes, rows, each, strict=True)
+            ):
+                yield rows, idle
+
+    def added(self) -> list[dict[str, Value]]:
+        """What `include` adds: its combinations, each once, less those that the grid has."""
+        known = self.space.values
+        added: dict[frozenset[tuple[str, object]], dict[str, Value]] = {}
+        for entry in self.space.include:
+            params = complete(entry, known, self.space.when)
+            if not self.has(params):
+                key = frozenset((name, meaning(value)) for name, value in params.items())
+                added.setdefault(key, self.with_seed(params))
+        return list(added.values())
+
+    def with_seed(self, params: dict[str, Value]) -> dict[str, Value]:
+        """A seed that stands among the parameters keeps its place there; its value comes later."""
+        seed = self.space.seed
+        return {name: params.get(name) for name in self.names if name in params or name == seed}
+
+    def has(self, params: dict[str, Value]) -> bool:
+        """Whether the grid has this combination, which lacks exactly what `when` leaves out."""
+        bits = 0
+        for axis in self.axes:
+            found: set[int] | None = None
+            for name, column in axis.columns.items():
+                if name in params:
+                    rows = set(find(column, params[name]))
+                    found = rows if found is None else found & rows
+            if found is not None:
+                if not found:
+                    return False
+                bits |= axis.bits.get(min(found), 0)
+        return self.judge(bits) is not None
+
+
+def _held(values: Sequence[T]) -> Sequence[T]:
+    """Short sequences in memory; what is computed and long stays so."""
+    return tuple(values) if len(values) <= LONG else values
+
+
+def _product(pools: Sequence[Sequence[T]]) -> Iterator[tuple[T, ...]]:
+    """itertools.product, but long pools are iterated instead of held."""
+    last = max((place for place, pool in enumerate(pools) if len(pool) > LONG), default=None)
+    tail = pools[0 if last is None else last + 1 :]
+    if last is None:
+        yield from itertools.product(*tail)
+        return
+    for head in _product(pools[:last]):
+        for value in pools[last]:
+            for rest in itertools.product(*tail):
+                yield (*head, value, *rest)
