@@ -95,11 +95,14 @@ def settle(store: Path, snapshot: Snapshot) -> None:
 
 def checkout(store: Path, id: str, folder: Path) -> None:
     """Copy the snapshot into `folder`, which is made; files are the copy's own, never links to the store."""
-    from sweepfw.trial.guard.workcopy import copy
+    from sweepfw.trial.guard.workcopy import WorkCopy, read_manifest
 
     _read(store, id)  # says it well where it is gone
-    folder.mkdir(parents=True)
-    copy(manifest(store, id), objects(store), folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        WorkCopy(read_manifest(str(manifest(store, id))), str(objects(store))).make(str(folder))
+    except OSError as error:
+        raise SweepError(f"{folder}: can't be made from the snapshot ({error.strerror})") from None
 
 
 def differences(store: Path, first: str, second: str) -> Differences:
@@ -213,7 +216,7 @@ def _check_size(root: Path, listing: Listing, limit: int) -> None:
     named = ", ".join(f"{entry.path} ({_size(entry.size)})" for entry in largest)
     raise SweepError(
         f"{root}: its files are {_size(listing.size)}, over the snapshot_limit of {_size(limit)}; "
-        f"the largest: {named}; name what trials don't need in .sweepfwignore, or raise the limit in project.yml"
+        f"the largest: {named}; name what trials don't need in .sweepfwignore, or raise the limit"
     )
 
 

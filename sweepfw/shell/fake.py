@@ -1,0 +1,46 @@
+"""A shell that only pretends: for tests of what is decided, at the speed of thought."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from typing import TypeAlias
+
+from sweepfw.errors import SweepError
+from sweepfw.shell.local import show, words
+from sweepfw.shell.shell import Result, Words
+
+Answer: TypeAlias = "Result | str | Callable[[tuple[str, ...]], Result]"
+
+
+@dataclass(slots=True)
+class FakeShell:
+    """Answers by the first pattern (`*` and `?` as in a file name) that the command's words, joined, match.
+
+    A plain text is that output and exit code 0. What has no answer is no such command. `ran` is what it was
+    asked to run.
+    """
+
+    answers: Mapping[str, Answer] = field(default_factory=dict)
+    ran: list[tuple[str, ...]] = field(default_factory=list)
+
+    def run(
+        self,
+        command: Words,
+        input: bytes = b"",
+        timeout: float | None = None,
+        cwd: str | None = None,
+        env: Mapping[str, str] | None = None,
+    ) -> Result:
+        argv = words(command)
+        self.ran.append(argv)
+        for pattern, answer in self.answers.items():
+            if fnmatchcase(" ".join(argv), pattern):
+                if isinstance(answer, str):
+                    return Result(0, answer.encode())
+                return answer if isinstance(answer, Result) else answer(argv)
+        raise SweepError(f"{show(command)}: no such command on this machine; install it or put it on PATH")
+
+    def has(self, name: str) -> bool:
+        return any(fnmatchcase(name, pattern.split(" ")[0]) for pattern in self.answers)

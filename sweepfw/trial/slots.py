@@ -1,0 +1,183 @@
+"""What this machine has for trials: CPUs, memory, GPUs; and the locks by which runs share the GPUs."""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from collections.abc import Callable
+from pathlib import Path
+
+from sweepfw.core import gpus as nvidia
+from sweepfw.core.gpus import Gpu
+from sweepfw.core.model import Needs
+from sweepfw.core.schedule import Room
+from sweepfw.errors import SweepError
+from sweepfw.shell.shell import Shell
+
+_ROOT = Path("/")
+_PATIENCE = 60.0  # seconds; a driver without persistence mode takes some for each GPU
+
+
+def room(needs: Needs, host: str, shell: Shell, warn: Callable[[str], None] = lambda _: None) -> Room:
+    """What this machine has. Trials with `gpus: 0` don't make it ask for GPUs."""
+    there = frozenset(path for path in needs.paths if Path(path).exists())
+    found = () if needs.gpus == 0 else gpus(shell, warn)
+    return Room(host, cpus(), found, memory(), there)
+
+
+def gpus(shell: Shell, warn: Callable[[str], None] = lambda _: None) -> tuple[Gpu, ...]:
+    """The GPUs of this machine and who computes there; none where nvidia-smi is absent.
+
+    Where it fails, `warn` gets one line with its words, and there are none.
+    """
+    if not shell.has("nvidia-smi"):
+        return ()
+    from concurrent.futures import ThreadPoolExecutor  # here: it loads logging, which few machines need
+
+    try:
+        with ThreadPoolExecutor(2) as side_by_side:
+            listed = side_by_side.submit(shell.run, nvidia.LIST, timeout=_PATIENCE)
+            processes = side_by_side.submit(shell.run, nvidia.PROCESSES, timeout=_PATIENCE)
+            answer, computing = listed.result(), processes.result()
+    except SweepError as error:
+        warn(str(error))
+        return ()
+    found = nvidia.read_gpus(answer.text, computing.text if computing.code == 0 else "")
+    said = nvidia.complaint(answer.text)
+    if said or (answer.code and not found and not answer.text.startswith("No devices")):
+        warn(f"nvidia-smi: {said or f'exit {answer.code}'}; GPUs that do not answer are not used")
+    return found
+
+
+def busy(gpu: str, shell: Shell) -> str | None:
+    """Why nothing may start on the GPU with this UUID now: it does not answer, or others compute there."""
+    complaints: list[str] = []
+    found = next((each for each in gpus(shell, complaints.append) if each.uuid == gpu), None)
+    if found is None:
+        return complaints[0] if complaints else f"GPU {gpu} does not answer any more"
+    why = nvidia.others(found)
+    return f"{why}{_who(found.pids[0])}" if why and found.pids else why
+
+
+def _who(pid: int) -> str:
+    """Whose process it is and what it runs, where that can be seen."""
+    try:
+        import pwd
+
+        owner = pwd.getpwuid(Path(f"/proc/{pid}").stat().st_uid).pw_name
+        name = Path(f"/proc/{pid}/comm").read_text().strip()
+    except (OSError, KeyError):
+        return ""
+    return f" ({name} of {owner})"
+
+
+def cpus(root: Path = _ROOT) -> float:
+    """CPUs that we may use: by affinity, and by the quota of our control groups."""
+    affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    quotas = [quota for folder in _groups(root, "cpu") if (quota := _quota(folder)) is not None]
+    return max(1.0, min([float(affinity), *quotas]))
+
+
+def memory(root: Path = _ROOT) -> int | None:
+    """Bytes of memory that we may use: the machine's, or the limit of our control groups."""
+    total = re.search(r"^MemTotal: +(\d+) kB", _text(root / "proc/meminfo"), re.MULTILINE)
+    limits = [int(total[1]) * 1024] if total else []
+    for folder in _groups(root, "memory"):
+        for name in ("memory.max", "memory.limit_in_bytes"):
+            text = _text(folder / name).strip()
+            limits += [int(text)] if text.isdecimal() else []
+    return min(limits, default=None)
+
+
+def _groups(root: Path, controller: str) -> list[Path]:
+    """The folders of our control group and of those above it, in both versions of the hierarchy."""
+    found: list[Path] = []
+    for line in _text(root / "proc/self/cgroup").splitlines():
+        _, controllers, path = line.split(":", 2)
+        if controllers and controller not in controllers.split(","):
+            continue
+        base = root / "sys/fs/cgroup" / controllers if controllers else root / "sys/fs/cgroup"
+        inner = base / path.lstrip("/")
+        found += [inner, *(folder for folder in inner.parents if folder.is_relative_to(base))]
+    return found
+
+
+def _quota(folder: Path) -> float | None:
+    """CPUs that the control group allows, None without a limit."""
+    words = _text(folder / "cpu.max").split() or [
+        _text(folder / "cpu.cfs_quota_us").strip(),
+        _text(folder / "cpu.cfs_period_us").strip(),
+    ]
+    if len(words) == 2 and all(word.isdecimal() for word in words) and int(words[1]):
+        return int(words[0]) / int(words[1])
+    return None  # "max", "-1" or no such file
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text()
+    except OSError:
+        return ""
+
+
+class GpuLock:
+    """One run at a time computes on a GPU: a lock for each GPU and machine, shared by all its users.
+
+    The lock belongs to the open file, not to this process: whoever got `fd` (guardian and keepers) keeps
+    it held after this process was killed, for as long as a trial of it may live. `release` frees it for all
+    of them. The file stays when it is free, since removing it could hand out the lock twice.
+    """
+
+    def __init__(self, uuid: str, folder: Path = Path("/tmp")) -> None:  # noqa: S108  # all users meet here
+        name = re.sub(r"[^A-Za-z0-9-]", "-", uuid)
+        self.uuid = uuid
+        self.path = folder / f"sweepfw-gpu-{name}.lock"
+        self.fd = _open_shared(self.path)
+
+    def try_acquire(self) -> bool:
+        """Whether the lock is ours now. Never waits."""
+        from fcntl import LOCK_EX, LOCK_NB, flock
+
+        try:
+            flock(self.fd, LOCK_EX | LOCK_NB)
+        except BlockingIOError:
+            return False
+        os.utime(self.fd)  # so that nobody who cleans up old files takes it
+        return True
+
+    def release(self) -> None:
+        from fcntl import LOCK_UN, flock
+
+        flock(self.fd, LOCK_UN)
+
+    def close(self) -> None:
+        """Let go of the file; the lock stays held while another process has it."""
+        os.close(self.fd)
+
+
+def _open_shared(path: Path) -> int:
+    """Open the file, made if need be so that every user of the machine can open it.
+
+    Opened without O_CREAT first: the kernel refuses that flag on another user's file in /tmp.
+    """
+    flags = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+    for attempt in range(3):
+        try:
+            descriptor = os.open(path, flags | (os.O_CREAT | os.O_EXCL if attempt % 2 else 0), 0o666)
+        except (FileNotFoundError, FileExistsError):
+            continue
+        except OSError as error:
+            raise _unusable(path, error.strerror) from None
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            os.close(descriptor)
+            raise _unusable(path, "not a plain file")
+        if status.st_uid == os.geteuid() and stat.S_IMODE(status.st_mode) != 0o666:
+            os.fchmod(descriptor, 0o666)  # whatever our umask is
+        return descriptor
+    raise _unusable(path, "it comes and goes")
+
+
+def _unusable(path: Path, why: str | None) -> SweepError:
+    return SweepError(f"{path}: the GPU's lock can't be used ({why}); ask its owner or an admin to remove it")
