@@ -23,3 +23,11 @@ class UnreachableError(SweepError):
     """The deployment does not answer. Exit code 4."""
 
     exit_code = 4
+
+
+class LedgerError(SweepError):
+    """The ledger can't be used as it is: torn, foreign, newer, not writable, on a broken disk."""
+
+
+class DiskFullError(StoppedError):
+    """A write found no room and changed nothing. The same call works once there is room."""

@@ -55,7 +55,11 @@ class Ledger(Protocol):
     # -- the protocol of those who run trials ----------------------------------------------------------
 
     def register(self, worker: Worker) -> None:
-        """Make the worker known. A new boot id ends the attempts of its host's predecessor."""
+        """Make the worker known. A new boot id ends the attempts of its host's predecessor as lost.
+
+        For a deployment, where one worker runs per host. Runs on one machine don't register: several may
+        share it, and each clears up its own sweep with `requeue` under its lock.
+        """
         ...
 
     def open(self, uid: str) -> Sweep:
@@ -83,8 +87,9 @@ class Ledger(Protocol):
 
     def finish(self, token: str, outcome: Outcome) -> Receipt:
         """Record the attempt's end, once: the first outcome for a token stands, and asking again repeats
-        the first answer. A token that is not its trial's current one is kept as `stale` and changes nothing
-        else. A trial that succeeded never changes again.
+        the first answer. A token that is not its trial's current one (its attempt was ended by `requeue`
+        or `register`) is kept as `stale` and changes nothing else. A trial that succeeded never changes
+        again.
 
         Visible to every reader when it returns; durable within 50 ms, or at once with `flush`.
         """
@@ -95,7 +100,10 @@ class Ledger(Protocol):
         ...
 
     def close(self, uid: str) -> bool:
-        """`done` if no trial is queued or running, else False and nothing changes (it was extended)."""
+        """`done` if no trial is queued or running, else False and nothing changes (it was extended).
+
+        A sweep that is `stopped` stays so, and True is returned.
+        """
         ...
 
     def leave(self, uid: str) -> None:
@@ -144,7 +152,8 @@ class Ledger(Protocol):
     # -- asking ----------------------------------------------------------------------------------------
 
     def changed(self) -> int:
-        """A number that differs when another process changed the ledger. Costs microseconds."""
+        """A number that differs when another process changed the ledger; own changes need not count. Costs
+        microseconds."""
         ...
 
     def sweeps(self) -> list[Sweep]:
@@ -179,6 +188,9 @@ class Ledger(Protocol):
         ...
 
     def snapshots(self) -> set[str]:
-        """Ids of all snapshots that some sweep or attempt names."""
+        """Ids of all snapshots that some sweep, attempt or reopened trial names."""
         ...
 
+    def disconnect(self) -> None:
+        """Flush and let go of the ledger; it can't be used afterwards. Again does nothing."""
+        ...

@@ -1,0 +1,125 @@
+"""What people and programs ask of the ledger. Nothing here holds a transaction open between two rows."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Iterator
+
+from sweepfw.core.model import Attempt, Sweep, Trial
+from sweepfw.ledger import names, rows
+from sweepfw.ledger.part import Part, check_trials, find_sweep
+
+_PAGE = 1000  # rows read at once, so that memory stays flat and checkpoints are not held up
+_TRIALS = f"""
+SELECT {rows.TRIAL} FROM trial WHERE sweep = ?1 AND number > ?2
+  AND (?3 IS NULL OR state IN (SELECT value FROM json_each(?3)))
+  AND (?4 IS NULL OR number IN (SELECT value FROM json_each(?4)))
+ORDER BY number LIMIT {_PAGE}
+"""
+_ATTEMPTS = f"""
+SELECT {rows.ATTEMPT} FROM attempt WHERE sweep = ? AND (trial, number) > (?, ?) AND trial BETWEEN ? AND ?
+ORDER BY trial, number LIMIT {_PAGE}
+"""
+_RUNNING = f"""
+SELECT {", ".join(f"a.{column}" for column in rows.ATTEMPT.split(", "))}
+FROM trial t JOIN attempt a ON a.sweep = t.sweep AND a.trial = t.number AND a.number = t.attempts
+WHERE t.sweep = ? AND t.state = 'running' ORDER BY t.number
+"""
+_ALL = 2**63 - 1
+
+
+class Queries(Part):
+    def changed(self) -> int:
+        """See Ledger.changed. Changes through this object don't count."""
+        return self._db.foreign_changes()
+
+    def sweeps(self) -> list[Sweep]:
+        """See Ledger.sweeps."""
+        with self._db.read() as db:
+            found = db.execute(f"SELECT id, {rows.SWEEP} FROM sweep ORDER BY id").fetchall()
+            counts: dict[int, list[tuple[str, int]]] = {}
+            query = "SELECT sweep, state, count(*) FROM trial GROUP BY sweep, state"
+            for sweep, state, number in db.execute(query):
+                counts.setdefault(sweep, []).append((state, number))
+        return [rows.sweep(row[1:], rows.tally(counts.get(row[0], []))) for row in found]
+
+    def sweep(self, name: str) -> Sweep:
+        """See Ledger.sweep."""
+        with self._db.read() as db:
+            query = f"SELECT id, {rows.SWEEP} FROM sweep WHERE name = ?1 OR uid = ?1 ORDER BY name <> ?1"
+            row = db.execute(query, (rows.clean(name),)).fetchone()
+            if row is None:
+                raise names.unknown_sweep(name, [known for (known,) in db.execute("SELECT name FROM sweep")])
+            counts = db.execute(
+                "SELECT state, count(*) FROM trial WHERE sweep = ? GROUP BY state", (row[0],)
+            ).fetchall()
+        return rows.sweep(row[1:], rows.tally(counts))
+
+    def trials(
+        self,
+        uid: str,
+        *,
+        states: Collection[str] | None = None,
+        numbers: Collection[int] | None = None,
+        after: int = 0,
+    ) -> Iterator[Trial]:
+        """See Ledger.trials. Each trial is as of one moment, and up to 1,000 neighbours as of the same."""
+        with self._db.read() as db:
+            sweep, name = find_sweep(db, uid, "id, name")
+            check_trials(db, sweep, name, numbers or ())
+        return self._trials(sweep, after, _listed(states), _listed(numbers))
+
+    def _trials(self, sweep: int, after: int, states: str | None, numbers: str | None) -> Iterator[Trial]:
+        while True:
+            with self._db.read() as db:
+                page = db.execute(_TRIALS, (sweep, after, states, numbers)).fetchall()
+            yield from map(rows.trial, page)
+            if len(page) < _PAGE:
+                return
+            after = page[-1][0]
+
+    def attempts(self, uid: str, trial: int | None = None) -> Iterator[Attempt]:
+        """See Ledger.attempts."""
+        with self._db.read() as db:
+            sweep, name = find_sweep(db, uid, "id, name")
+            check_trials(db, sweep, name, () if trial is None else (trial,))
+        return self._attempts(sweep, (0, _ALL) if trial is None else (trial, trial))
+
+    def _attempts(self, sweep: int, trials: tuple[int, int]) -> Iterator[Attempt]:
+        last = (0, 0)
+        while True:
+            with self._db.read() as db:
+                page = db.execute(_ATTEMPTS, (sweep, *last, *trials)).fetchall()
+            yield from map(rows.attempt, page)
+            if len(page) < _PAGE:
+                return
+            last = page[-1][:2]
+
+    def running(self, uid: str) -> list[Attempt]:
+        """See Ledger.running."""
+        with self._db.read() as db:
+            (sweep,) = find_sweep(db, uid, "id")
+            return [rows.attempt(row) for row in db.execute(_RUNNING, (sweep,))]
+
+    def ended_since(self, uid: str, cursor: int) -> tuple[int, list[Attempt]]:
+        """See Ledger.ended_since."""
+        with self._db.read() as db:
+            (sweep,) = find_sweep(db, uid, "id")
+            found = db.execute(
+                f"SELECT ending, {rows.ATTEMPT} FROM attempt WHERE sweep = ? AND ending > ? ORDER BY ending",
+                (sweep, cursor),
+            ).fetchall()
+        return (found[-1][0] if found else cursor), [rows.attempt(row[1:]) for row in found]
+
+    def snapshots(self) -> set[str]:
+        """See Ledger.snapshots."""
+        with self._db.read() as db:
+            found = db.execute(
+                "SELECT snapshot FROM sweep UNION SELECT snapshot FROM attempt "
+                "UNION SELECT next_snapshot FROM trial WHERE next_snapshot IS NOT NULL"
+            )
+            return {snapshot for (snapshot,) in found}
+
+
+def _listed(items: Collection[str] | Collection[int] | None) -> str | None:
+    return None if items is None else json.dumps(list(items))

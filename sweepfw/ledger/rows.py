@@ -1,0 +1,118 @@
+"""Rows of the database as objects of the model, and what of the objects is stored as JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from sweepfw.core import spec as specs
+from sweepfw.core import values
+from sweepfw.core.model import Attempt, Grant, MetricSummary, Spec, Sweep, Trial
+
+Row = tuple[Any, ...]
+
+SWEEP = "uid, name, spec, snapshot, state, created, note, reason, ended, provenance"
+TRIAL = "number, state, params, repeat, reason, attempts, metrics, started, ended, snapshot"
+ATTEMPT = (
+    "trial, number, state, token, host, slot, snapshot, started, ended, reason, exit_code, accepted, "
+    "metrics, outcome"
+)
+
+
+def sweep(row: Row, counts: Mapping[str, int]) -> Sweep:
+    uid, name, spec, snapshot, state, created, note, reason, ended, provenance = row
+    return Sweep(
+        uid=uid,
+        name=name,
+        spec=load_spec(spec),
+        snapshot=snapshot,
+        state=state,
+        created=created,
+        note=note,
+        reason=reason,
+        ended=ended,
+        provenance=json.loads(provenance),
+        counts=counts,
+    )
+
+
+def trial(row: Row) -> Trial:
+    number, state, params, repeat, reason, attempts, metrics, started, ended, snapshot = row
+    return Trial(
+        number=number,
+        state=state,
+        params=values.decode(params),
+        repeat=repeat,
+        reason=reason,
+        attempts=attempts,
+        metrics=load_metrics(metrics),
+        started=started,
+        ended=ended,
+        snapshot=snapshot,
+    )
+
+
+def attempt(row: Row) -> Attempt:
+    return Attempt(*row[:11], bool(row[11]), load_metrics(row[12]), json.loads(row[13]))
+
+
+def grant(uid: str, name: str, number: int, trial: Row, attempt: Row) -> Grant:
+    """`trial` is its params, repeat, failures and losses; `attempt` its number, token and snapshot."""
+    params, repeat, failures, losses = trial
+    return Grant(
+        sweep=name,
+        uid=uid,
+        trial=number,
+        attempt=attempt[0],
+        token=attempt[1],
+        params=values.decode(params),
+        repeat=repeat,
+        snapshot=attempt[2],
+        failures=json.loads(failures),
+        losses=losses,
+    )
+
+
+def tally(states: Iterable[tuple[str, int]]) -> dict[str, int]:
+    """Counts by state, in the order in which a trial goes through them."""
+    found = dict(states)
+    return {state: found[state] for state in _ORDER if state in found}
+
+
+_ORDER = ("queued", "running", "succeeded", "failed", "cancelled", "held")
+
+
+def dump_spec(spec: Spec) -> str:
+    return dump(specs.to_json(spec))
+
+
+def load_spec(stored: str) -> Spec:
+    return specs.from_json(json.loads(stored))
+
+
+def dump_metrics(metrics: Mapping[str, MetricSummary]) -> str:
+    """NaN and infinities are kept: a loss can become one."""
+    if not metrics:
+        return "{}"
+    return dump(
+        {
+            name: (m.last, m.lowest, m.highest, m.count, m.last_step, m.lowest_step, m.highest_step)
+            for name, m in metrics.items()
+        }
+    )
+
+
+def load_metrics(stored: str) -> dict[str, MetricSummary]:
+    if stored == "{}":
+        return {}
+    return {name: MetricSummary(*fields) for name, fields in json.loads(stored).items()}
+
+
+def dump(data: Mapping[str, Any]) -> str:
+    return json.dumps(data, separators=(",", ":"))
+
+
+def clean(text: str) -> str:
+    """Text that UTF-8 can hold: half surrogates, as from file names that are no UTF-8, become `?`."""
+    return text if text.isascii() else text.encode("utf-8", "replace").decode()

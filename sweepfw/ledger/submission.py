@@ -1,0 +1,126 @@
+"""How sweeps and trials come into the ledger."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import count
+from typing import Any
+
+from sweepfw.core import values
+from sweepfw.core.model import Draft, Spec, Sweep
+from sweepfw.errors import SweepError
+from sweepfw.ledger import names, rows
+from sweepfw.ledger.part import Part, count_trials, find_sweep, fresh_token
+
+_INSERT = "INSERT INTO trial (sweep, number, params, repeat) VALUES (?, ?, ?, ?)"
+
+
+class Submission(Part):
+    def submit(
+        self,
+        spec: Spec,
+        snapshot: str,
+        drafts: Iterable[Draft],
+        *,
+        name: str | None = None,
+        note: str = "",
+        provenance: Mapping[str, Any] | None = None,
+    ) -> Sweep:
+        """See Ledger.submit. A folder under runs/ that a lost ledger left behind keeps its name used."""
+        if name is not None:
+            names.check_name(name)
+        with self._db.write() as db:
+            chosen = self._take_name(db, name, spec.project)
+            sweep = db.execute(
+                "INSERT INTO sweep (uid, name, spec, snapshot, state, created, note, provenance) "
+                "VALUES (?, ?, ?, ?, 'queued', ?, ?, ?) "
+                f"RETURNING id, {rows.SWEEP}",
+                (
+                    fresh_token(),
+                    chosen,
+                    rows.dump_spec(spec),
+                    snapshot,
+                    self._clock(),
+                    rows.clean(note),
+                    rows.dump(provenance or {}),
+                ),
+            ).fetchone()
+            db.executemany(_INSERT, _numbered(sweep[0], 1, drafts))
+            total = count_trials(db, sweep[0])
+        self._db.sync()
+        return rows.sweep(sweep[1:], {"queued": total} if total else {})
+
+    def extend(self, uid: str, spec: Spec, drafts: Iterable[Draft]) -> int:
+        """See Ledger.extend."""
+        known = _Known()
+        with self._db.read() as reader:
+            (sweep,) = find_sweep(reader, uid, "id")
+            known.learn(reader, sweep)  # most of the work, before others have to wait for us
+        with self._db.write() as db:
+            (sweep,) = find_sweep(db, uid, "id")
+            known.learn(db, sweep)
+            new = (draft for draft in drafts if known.add(draft))
+            before = count_trials(db, sweep)
+            db.executemany(_INSERT, _numbered(sweep, before + 1, new))
+            added = count_trials(db, sweep) - before
+            db.execute("UPDATE sweep SET spec = ? WHERE id = ?", (rows.dump_spec(spec), sweep))
+            if added:
+                db.execute(
+                    "UPDATE sweep SET state = 'queued', ended = NULL WHERE id = ? AND state = 'done'",
+                    (sweep,),
+                )
+        self._db.sync()
+        return added
+
+    def _take_name(self, db: sqlite3.Connection, name: str | None, project: str) -> str:
+        used = {known.lower() for (known,) in db.execute("SELECT name FROM used_name")}
+        if name is None:
+            start = names.prefix(project)
+            name = names.lowest_free(start, used)
+            while self._has_folder(name):
+                used.add(name.lower())
+                name = names.lowest_free(start, used)
+        elif name.lower() in used:
+            raise SweepError(
+                f'sweep name "{name}" was used before; choose another: names are never used again'
+            )
+        elif self._has_folder(name):
+            raise SweepError(f"{self._runs / name}: is there already; move it away or choose another name")
+        db.execute("INSERT INTO used_name (name) VALUES (?)", (name,))
+        return name
+
+    def _has_folder(self, name: str) -> bool:
+        return (self._runs / name).exists()
+
+
+class _Known:
+    """The combinations that a sweep has, by what they mean: 0.1 and 0.10 are the same."""
+
+    def __init__(self) -> None:
+        self._keys: set[object] = set()
+        self._last = 0
+
+    def learn(self, db: sqlite3.Connection, sweep: int) -> None:
+        """Take in the trials that it has not seen yet."""
+        query = "SELECT number, params, repeat FROM trial WHERE sweep = ? AND number > ? ORDER BY number"
+        for number, params, repeat in db.execute(query, (sweep, self._last)):
+            self._keys.add(_key(values.decode(params), repeat))
+            self._last = number
+
+    def add(self, draft: Draft) -> bool:
+        """Whether the draft is new; it is known from now on."""
+        key = _key(draft.params, draft.repeat)
+        if key in self._keys:
+            return False
+        self._keys.add(key)
+        return True
+
+
+def _key(params: values.Params, repeat: int) -> object:
+    return repeat, frozenset((name, values.meaning(value)) for name, value in params.items())
+
+
+def _numbered(sweep: int, first: int, drafts: Iterable[Draft]) -> Iterator[tuple[int, int, str, int]]:
+    for number, draft in zip(count(first), drafts, strict=False):
+        yield sweep, number, values.encode(draft.params), draft.repeat
