@@ -43,11 +43,13 @@ def new(name: str) -> None:
     The template is a command, the parameters to vary, and a small training in plain Python; all three say
     in comments what can be changed.
     """
+    import re
+
     from sweepfw.config.project import NAME
     from sweepfw.config.workspace import Workspace
     from sweepfw.config.yaml_reader import show_path
 
-    if not NAME.fullmatch(name):
+    if not re.fullmatch(NAME, name):
         raise SweepError(
             f"{name!r}: can't be a project's name; use letters, digits, '_', '.' and '-', such as mine"
         )

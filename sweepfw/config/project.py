@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,8 +21,8 @@ from sweepfw.errors import SweepError
 FILE = "project.yml"
 PARAMETERS = "parameters.yml"
 ONLY_TASK = "main"  # the task of a project that names none
-NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,79}")
-_TASK = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,79}")
+NAME = r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,79}"  # patterns are compiled when first used: most never are
+_TASK = r"[A-Za-z_][A-Za-z0-9_.-]{0,79}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +54,7 @@ def _candidates(workspace: Workspace, ref: str, cwd: Path) -> list[Path]:
     here = Path(os.path.normpath(cwd / (path.parent if path.name == FILE else path)))
     if "/" in ref or ref in {".", ".."}:
         return [here]
-    named = [workspace.projects / ref, cwd / "projects" / ref] if NAME.fullmatch(ref) else []
+    named = [workspace.projects / ref, cwd / "projects" / ref] if re.fullmatch(NAME, ref) else []
     return [*named, here]
 
 
@@ -107,7 +106,7 @@ def _tasks(node: Node) -> dict[str, Mapping[str, Node]]:
     known = [name for name in schema.NAMES if name != "tasks"]
     tasks: dict[str, Mapping[str, Node]] = {}
     for name, task in quantities.entries(node, example).items():
-        if not _TASK.fullmatch(name):
+        if not re.fullmatch(_TASK, name):
             raise task.error(f"{clip(name)!r} can't be a task's name; use letters, digits, '_', '.' and '-'")
         if isinstance(task.value, Mapping):
             quantities.refuse_unknown(task.value, known, f" in task {name!r}")
@@ -121,7 +120,11 @@ def _tasks(node: Node) -> dict[str, Mapping[str, Node]]:
 
 def slug(name: str) -> str:
     """A folder's name made fit for the names of sweeps: ASCII letters, digits, `_`, `.` and `-`."""
-    plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode()
+    if re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,79}", name):
+        return name
+    from unicodedata import normalize
+
+    plain = normalize("NFKD", name).encode("ascii", "ignore").decode()
     return re.sub(r"[^A-Za-z0-9_.-]+", "-", plain).strip("-._")[:80] or "project"
 
 

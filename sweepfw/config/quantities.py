@@ -12,14 +12,14 @@ from sweepfw.core.values import Number, text
 
 T = TypeVar("T")
 
-_DURATION = re.compile(
+# Patterns are compiled when first used: most never are.
+_DURATION = (
     r"(?:(?P<d>\d+(?:\.\d+)?)d)? *(?:(?P<h>\d+(?:\.\d+)?)h)? *"
-    r"(?:(?P<m>\d+(?:\.\d+)?)m)? *(?:(?P<s>\d+(?:\.\d+)?)s)?",
-    re.ASCII,
+    r"(?:(?P<m>\d+(?:\.\d+)?)m)? *(?:(?P<s>\d+(?:\.\d+)?)s)?"
 )
 _SECONDS = {"d": 86400, "h": 3600, "m": 60, "s": 1}
 _LONGEST = 1000 * 86400
-_SIZE = re.compile(r"(\d+(?:\.\d+)?) *([kmgt]i?)?b", re.ASCII | re.IGNORECASE)
+_SIZE = r"(\d+(?:\.\d+)?) *([kmgt]i?)?b"
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
 _BINARY_UNITS = {"ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
 _LARGEST = 10**18
@@ -45,7 +45,7 @@ def duration_or_zero(node: Node) -> float:
 def _seconds(value: object) -> float | None:
     if isinstance(value, Number):
         return float(value.exact) if value.exact >= 0 else None
-    match = _DURATION.fullmatch(value) if isinstance(value, str) and value else None
+    match = re.fullmatch(_DURATION, value, re.ASCII) if isinstance(value, str) and value else None
     if match is None:
         return None
     return sum(float(number) * _SECONDS[unit] for unit, number in match.groupdict().items() if number)
@@ -54,7 +54,7 @@ def _seconds(value: object) -> float | None:
 def size(node: Node) -> int:
     """Bytes above 0: `500MB` is 500,000,000 and `8GiB` is 8 * 2**30; a bare number is bytes."""
     value = node.value
-    match = _SIZE.fullmatch(value) if isinstance(value, str) else None
+    match = re.fullmatch(_SIZE, value, re.ASCII | re.IGNORECASE) if isinstance(value, str) else None
     if match is not None:
         unit = (match[2] or "").lower()
         count = float(match[1]) * (_BINARY_UNITS.get(unit) or _UNITS[unit])

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import unicodedata
-
 from sweepfw.core.values import Number, Value, is_number
 from sweepfw.errors import SweepError
 
@@ -43,8 +41,10 @@ def clip(text: str) -> str:
 
 def control_at(text: str) -> int | None:
     """Where the first control character other than tab and newline (or half a surrogate pair) stands."""
-    if text.isprintable():
+    if text.replace("\n", "").replace("\t", "").isprintable():
         return None
+    import unicodedata
+
     for index, character in enumerate(text):
         if character not in _PLAIN and unicodedata.category(character) in {"Cc", "Cs"}:
             return index

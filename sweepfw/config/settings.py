@@ -26,11 +26,13 @@ from sweepfw.config.scalars import clip
 from sweepfw.core.model import Environment, Needs, Objective
 from sweepfw.core.values import text
 
-_QUOTED = re.compile(r"""'[^']*'|"(?:\\.|[^"\\])*"|\\.""", re.DOTALL)
-_OPERATOR = re.compile(r"[|&;<>]+")
-_ASSIGNMENT = re.compile(r"[A-Za-z_]\w*=", re.ASCII)
-_VARIABLE = re.compile(r"[A-Za-z_]\w*", re.ASCII)
-_METRIC = re.compile(r"[A-Za-z_][\w./@%-]{0,99}")
+# Patterns are compiled when first used: most never are.
+_QUOTED = r"""'[^']*'|"(?:\\.|[^"\\])*"|\\."""
+_OPERATOR = r"[|&;<>]+"
+_ASSIGNMENT = r"[A-Za-z_][A-Za-z0-9_]*="
+_VARIABLE = r"[A-Za-z_][A-Za-z0-9_]*"
+_METRIC = r"[A-Za-z_][\w./@%-]{0,99}"
+_NUMBERED = r"(?:exit|signal) [0-9]{1,3}"
 
 REASONS = (
     "exit N",
@@ -45,7 +47,6 @@ REASONS = (
     "output too large",
     "any",
 )
-_NUMBERED = re.compile(r"(?:exit|signal) \d{1,3}", re.ASCII)
 
 
 def command(node: Node, *, shell: bool = False) -> tuple[str, ...]:
@@ -58,7 +59,7 @@ def command(node: Node, *, shell: bool = False) -> tuple[str, ...]:
     argv = tuple(_argument(item) for item in items(node)) if listed else _split(node)
     if not argv or not argv[0]:
         raise node.error("the command is empty; write such as command: python train.py")
-    if _ASSIGNMENT.match(argv[0]):
+    if re.match(_ASSIGNMENT, argv[0]):
         name = argv[0].partition("=")[0]
         raise node.error(f"{clip(argv[0])!r} is not a program; set {clip(name)} under 'variables'")
     return argv
@@ -81,7 +82,7 @@ def _split(node: Node) -> tuple[str, ...]:
     except ValueError as error:
         what = "a quote is never closed" if "quotation" in str(error) else "a backslash stands at the end"
         raise node.error(f"{what} in the command; close it, or write the command as a list") from None
-    if operator := _OPERATOR.search(_QUOTED.sub("", line)):
+    if operator := re.search(_OPERATOR, re.sub(_QUOTED, "", line, flags=re.DOTALL)):
         raise node.error(
             f"{operator[0]!r} in the command needs a shell; set 'shell: true', or put it in quotes"
         )
@@ -100,7 +101,7 @@ def metrics(node: Node) -> tuple[tuple[str, str | None], ...]:
 
 
 def _metric(name: str, node: Node) -> str:
-    if not _METRIC.fullmatch(name):
+    if not re.fullmatch(_METRIC, name):
         raise node.error(f"{clip(name)!r} can't be a metric's name; write such as loss, val_acc or val/loss")
     return name
 
@@ -175,7 +176,7 @@ def environment(node: Node) -> Environment:
 def variables(node: Node) -> tuple[tuple[str, str], ...]:
     pairs = []
     for name, item in entries(node, "{OMP_NUM_THREADS: 1}").items():
-        if not _VARIABLE.fullmatch(name):
+        if not re.fullmatch(_VARIABLE, name):
             raise item.error(f"{clip(name)!r} can't be a variable's name; write such as DATA_DIR")
         if name.startswith("SWEEPFW_"):
             raise item.error(f"{name} is one of sweepfw's own variables; take another name")
@@ -207,7 +208,7 @@ def retries(node: Node) -> tuple[tuple[str, int], ...]:
 def _reason(reason: str, node: Node) -> str:
     if reason in {"any", "*"}:
         return "*"
-    if _NUMBERED.fullmatch(reason) or (reason in REASONS and not reason.endswith(" N")):
+    if re.fullmatch(_NUMBERED, reason) or (reason in REASONS and not reason.endswith(" N")):
         return reason
     raise node.error(f"unknown reason {clip(reason)!r} in retries; {suggest(reason, REASONS)}")
 

@@ -7,7 +7,6 @@ PyYAML parses; the meaning of scalars is ours (see `plain`), so `1e-5` is a numb
 from __future__ import annotations
 
 import os
-import re
 import stat
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -27,7 +26,7 @@ MAX_ALIASED = 10_000  # nodes that aliases may add: a bomb has billions
 
 _CORE = "tag:yaml.org,2002:"
 _TUPLE = _CORE + "python/tuple"
-_BREAK = re.compile("[\n\u2028\u2029]")  # as YAML counts lines
+_BREAKS = "\u2028\u2029\ufffe\uffff"
 _OPENERS = ("[", "{", "!!", '"', "'")
 
 
@@ -225,12 +224,22 @@ def _short(tag: str) -> str:
 
 
 def _compose(text: str, shown: str, *, lines: bool) -> Node:
+    _refuse_breaks(text, shown, lines)
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the same events, from C where PyYAML has it
     try:
         return _Composer(iter(yaml.parse(text, Loader=loader)), shown, lines).document()
     except yaml.YAMLError as error:
         place = _place(shown, getattr(error, "problem_mark", None) if lines else None)
         raise SweepError(f"{place}: {_explain(error, text)}") from None
+
+
+def _refuse_breaks(text: str, shown: str, lines: bool) -> None:
+    """YAML takes these for line breaks and would drop blanks beside them, or can't take them at all."""
+    for character in _BREAKS:
+        if character in text:
+            place = "{}:{}:{}".format(shown, *_line_column(text[: text.index(character)])) if lines else shown
+            code = f"{ord(character):04X}"
+            raise SweepError(f'{place}: the character U+{code} can\'t stand here as it is; write "\\u{code}"')
 
 
 def _place(shown: str, mark: Any) -> str:
@@ -243,7 +252,7 @@ def _explain(error: yaml.YAMLError, text: str) -> str:
     context = getattr(error, "context", None) or ""
     mark = getattr(error, "problem_mark", None)
     if "cannot start any token" in problem and mark is not None:
-        line = _BREAK.split(text)[mark.line]
+        line = text.split("\n")[mark.line]
         character = line[mark.column : mark.column + 1]
         if character == "\t":
             return "a tab can't indent; use spaces"
