@@ -28,7 +28,7 @@ class Entry:
 
     @property
     def mean(self) -> float:
-        # Parts are added, not the sum divided: the sum of large numbers may overflow, and inf - inf is an error.
+        # Parts are added, not the sum divided: a sum of large numbers overflows.
         if not all(map(math.isfinite, self.values)):
             return sum(self.values)
         return math.fsum(value / self.n for value in self.values) if self.n > 1 else self.values[0]
