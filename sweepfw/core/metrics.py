@@ -181,7 +181,8 @@ def _json_number(value: object) -> float | None:
 
 
 def _name(name: str) -> str:
-    return name.encode("utf-8", "replace").decode()  # JSON can hold half a surrogate pair; the ledger can't
+    # JSON can hold escape sequences and half surrogate pairs; terminals and the ledger should not get them.
+    return name if name.isprintable() else "".join(char if char.isprintable() else "\ufffd" for char in name)
 
 
 def fold(summary: MetricSummary | None, point: Point) -> MetricSummary:
