@@ -205,10 +205,8 @@ class _Grid:
 
     def combinations(self) -> Iterator[dict[str, Value]]:
         """The parameters of every combination of the grid, without seed and repeats."""
-        columns = [_held(axis.columns[name]) for axis in self.axes for name in axis.columns]
         if not self.conditions and not self.space.zip:
-            for values in _product(columns):
-                yield dict(zip(self.names, values, strict=True))
+            yield from self.product()
             return
         cells = {
             name: (place, _held(column))
@@ -218,6 +216,21 @@ class _Grid:
         ordered = [(name, *cells[name]) for name in self.names]
         for rows, idle in self.rows():
             yield {name: column[rows[place]] for name, place, column in ordered if name not in idle}
+
+    def product(self) -> Iterator[dict[str, Value]]:
+        """The combinations of a space without rules."""
+        columns = [_held(parameter.values) for parameter in self.space.parameters]
+        if not columns:
+            yield {}
+            return
+        # Copying a mapping and setting one value is several times faster than making one.
+        fastest = max((place for place, column in enumerate(columns) if len(column) > 1), default=0)
+        name, values = self.names[fastest], columns[fastest]
+        columns[fastest] = (None,)
+        for slower in _product(columns):
+            base = dict(zip(self.names, slower, strict=True))
+            for value in values:
+                yield {**base, name: value}
 
     def rows(self) -> Iterator[tuple[tuple[int, ...], frozenset[str]]]:
         """The row on each axis, ascending, with the parameters left out."""
