@@ -19,6 +19,8 @@ settings.register_profile(
 )
 settings.load_profile("sweepfw")
 
+LAB = "SWEEPFW_LAB" in os.environ  # scripts/test --lab says so
+
 _OURS = ("SWEEPFW_", "GIT_", "VIRTUAL_ENV", "CONDA_", "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "NO_COLOR")
 _GIT = {
     "GIT_CONFIG_GLOBAL": "/dev/null",
@@ -28,6 +30,12 @@ _GIT = {
     "GIT_COMMITTER_NAME": "A Tester",
     "GIT_COMMITTER_EMAIL": "tester@example.invalid",
 }
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.get_closest_marker("lab") and not LAB:
+            item.add_marker(pytest.mark.skip(reason="installs packages: scripts/test --lab"))
 
 
 @pytest.fixture(autouse=True)

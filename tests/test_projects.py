@@ -1,0 +1,92 @@
+"""The projects that ship, and the ways to install: what a newcomer meets first."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def projects(workspace_folder: Path) -> Path:
+    """The workspace, with copies of our projects."""
+    shutil.copytree(ROOT / "projects", workspace_folder / "projects", dirs_exist_ok=True)
+    return workspace_folder
+
+
+def test_digits_is_a_grid_of_twelve(projects: Path, sweepfw: Run) -> None:
+    done = sweepfw("plan", "digits", "--json")
+    assert done.returncode == 0, done.stderr
+    trials = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [trial["trial"] for trial in trials] == list(range(1, 13))
+    assert trials[0]["argv"] == [
+        *("python", "train.py", "--epochs=250", "--hidden=64", "--opt=momentum", "--lr=0.001", "--seed=1")
+    ]
+    assert trials[-1]["params"] == {"epochs": 250, "hidden": 192, "opt": "adam", "lr": 0.01, "seed": 1}
+
+
+@pytest.mark.parametrize("words", [("echo",), ("digits", "--task", "echo")])
+def test_echo_runs_anywhere_and_prints_its_parameters(
+    projects: Path, sweepfw: Run, words: tuple[str, ...]
+) -> None:
+    done = sweepfw("run", *words, "--quiet")
+    assert done.returncode == 0, done.stderr
+    first = json.loads(sweepfw("plan", *words, "--json").stdout.splitlines()[0])
+    log = sweepfw("logs", f"{words[0]}-1/1").stdout
+    for argument in first["argv"][2:]:
+        assert argument in log
+
+
+@pytest.mark.lab
+def test_digits_trains_goes_on_and_keeps_its_models(projects: Path, sweepfw: Run) -> None:
+    done = sweepfw("run", "digits", "--set", "epochs=3", "--set", "hidden=16", "--quiet", seconds=280)
+    assert done.returncode == 0, done.stdout + done.stderr
+    shown = json.loads(sweepfw("show", "digits-1", "--json").stdout)
+    assert shown["counts"] == {"succeeded": 4}
+    for trial in shown["trials"]:
+        assert trial["metrics"]["val_accuracy"] > 0.3  # ten digits: guessing gives 0.1
+        folder = projects / "runs" / "digits-1" / "trials" / str(trial["trial"])
+        assert (folder / "1" / "files" / "model.npz").exists()
+        assert (folder / "checkpoint" / "checkpoint.npz").exists()
+
+
+@pytest.mark.lab
+def test_an_installed_wheel_holds_all_that_it_needs(tmp_path: Path) -> None:
+    source, venv, work = tmp_path / "source", tmp_path / "venv", tmp_path / "work"
+    left_out = shutil.ignore_patterns(".venv", ".git", "runs", "build", "*.egg-info", ".*cache*", ".sweepfw")
+    shutil.copytree(ROOT, source, symlinks=True, ignore=left_out)
+    work.mkdir()
+    python = venv / "bin" / "python"
+    command = venv / "bin" / "sweepfw"
+    subprocess.run([sys.executable, "-m", "venv", venv], check=True)
+    subprocess.run([python, "-m", "pip", "install", "--quiet", source], check=True, timeout=200)
+    shutil.rmtree(source)
+    world = {**os.environ, "PATH": f"{venv / 'bin'}:{os.environ['PATH']}"}
+    for words in (["new", "mine"], ["run", "mine", "--quiet"], ["show", "mine-1"]):
+        done = subprocess.run(
+            [command, *words], cwd=work, env=world, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler: scripts/test --lab installs one")
+def test_the_benchmark_runs(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, ROOT / "benchmarks" / "trials.py", "--trials", "6", "--rounds", "1"],
+        env={**os.environ, "TMPDIR": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert {"C loop", "sweepfw"} <= {line[:14].strip() for line in done.stdout.splitlines()}
+    assert not list(tmp_path.iterdir())
