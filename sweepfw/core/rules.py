@@ -125,7 +125,7 @@ def duplicate(values: Sequence[Value]) -> tuple[int, int] | None:
     return None
 
 
-def check_entry(rule: str, entry: Params, known: Collection[str], seed: str | None) -> None:
+def check_entry(rule: str, entry: Collection[str], known: Collection[str], seed: str | None) -> None:
     """An entry of exclude, include or when names at least one parameter, and only parameters."""
     if not entry:
         raise SweepError(f"an entry of {rule} is empty; name parameters with their values")
