@@ -1,0 +1,140 @@
+"""The guardian: forks the keepers, and kills what a keeper that died has left.
+
+Its client starts it by exec as the first act of a run, under a process name of its own, in a session of its
+own: a terminal's Ctrl-C is the client's to judge. It ends when its client does, and its keepers with it.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import select
+import time
+from signal import SIG_IGN, SIGHUP, SIGINT, SIGQUIT, SIGTERM, signal
+from typing import NoReturn
+
+from sweepfw.trial.guard import oom
+from sweepfw.trial.guard.keeper import keep
+from sweepfw.trial.guard.reap import become_subreaper, kill_children
+from sweepfw.trial.guard.wire import Wire
+
+CONTROL = 3  # the descriptor of the client's wire
+_END = 3.5  # seconds for the keepers to end after the client did
+_KILL = 1.0
+
+
+def main() -> NoReturn:
+    """Serve the client on descriptor 3 until it is gone."""
+    for ignored in (SIGINT, SIGHUP, SIGQUIT, SIGTERM):
+        signal(ignored, SIG_IGN)  # a shutdown of the host asks the client, who asks the trials
+    os.chdir("/")
+    os.closerange(CONTROL + 1, 1 << 20)
+    name_process("sweepfw-guard")
+    become_subreaper()
+    gc.collect()
+    gc.freeze()  # what is loaded by now is shared with all keepers, and stays so
+    Guardian(Wire.of(CONTROL)).serve()
+    os._exit(0)
+
+
+def name_process(name: str) -> None:
+    """So that `pkill python` takes the user's trials and not their keepers, and `ps` says who is who."""
+    try:
+        with open("/proc/self/comm", "w", encoding="ascii") as file:
+            file.write(name)
+    except OSError:
+        pass  # not Linux
+
+
+class Child:
+    """A keeper as the guardian knows it.
+
+    `life` is a pipe that the keeper's end closes. `wire` is the keeper's own end: the client hears of the
+    keeper's death only when we close it too, after what it left is dead.
+    """
+
+    def __init__(self, pid: int, life: int, wire: int, group: oom.Group) -> None:
+        self.pid, self.life, self.wire, self.group = pid, life, wire, group
+
+
+class Guardian:
+    def __init__(self, control: Wire) -> None:
+        self._control = control
+        self._keepers: dict[int, Child] = {}  # by `life`
+        self._held: list[int] = []  # locks of the client: they last as long as we and the keepers do
+        self._our_life, self._our_end = os.pipe()  # keepers hold the first: it tells them of our end
+        self._group = oom.groups()
+        self._poll = select.poll()
+        self._poll.register(control.fileno(), select.POLLIN)
+
+    def serve(self) -> None:
+        try:
+            while True:
+                for fd, _ in self._poll.poll():
+                    if fd == self._control.fileno():
+                        self._obey()
+                    else:
+                        self._bury(fd)
+        except EOFError:
+            self._end()
+
+    def _obey(self) -> None:
+        messages, fds = self._control.receive_with_fds()
+        for kind, number in messages:
+            if kind == "hold":
+                self._held += fds[:number]
+                del fds[:number]
+            else:
+                self._fork(number, fds.pop(0))
+
+    def _fork(self, slot: int, wire: int) -> None:
+        group = self._group(f"sweepfw-{os.getpid()}-{slot}-{wire}")
+        life, end = os.pipe()
+        try:
+            pid = os.fork()
+        except OSError:  # no room for a process: to the client, that keeper died
+            for fd in (life, end, wire):
+                os.close(fd)
+            return
+        if pid == 0:
+            os.close(life)
+            self._become_keeper(wire, group)
+        os.close(end)
+        self._keepers[life] = Child(pid, life, wire, group)
+        self._poll.register(life, 0)
+
+    def _become_keeper(self, wire: int, group: oom.Group) -> NoReturn:
+        """In the child: keep nothing that belongs to the guardian or to other keepers."""
+        try:
+            os.close(self._our_end)
+            self._control.close()
+            for other in self._keepers.values():
+                os.close(other.life)
+                os.close(other.wire)
+            name_process("sweepfw-keeper")
+            become_subreaper()
+            group.enter()
+            keep(Wire.of(wire), self._our_life, group)
+        finally:
+            os._exit(1)
+
+    def _bury(self, life: int) -> None:
+        """A keeper died: kill what was its, then let the client know."""
+        child = self._keepers.pop(life)
+        self._poll.unregister(life)
+        os.close(life)
+        os.waitpid(child.pid, 0)
+        kill_children(spare={other.pid for other in self._keepers.values()}, seconds=_KILL)
+        child.group.leave()
+        os.close(child.wire)
+
+    def _end(self) -> None:
+        """The client is gone: the keepers see that themselves; then kill what is left."""
+        self._poll.unregister(self._control.fileno())
+        deadline = time.monotonic() + _END
+        while self._keepers and (wait := deadline - time.monotonic()) > 0:
+            for life, _ in self._poll.poll(int(wait * 1000) + 1):
+                self._bury(life)
+        kill_children(seconds=_KILL)
+        for child in self._keepers.values():
+            child.group.leave()
