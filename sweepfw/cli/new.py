@@ -98,7 +98,7 @@ def init(command: str | None, folder: Path) -> None:
     for name in (FILE, "project.yaml"):
         if os.path.lexists(folder / name):
             raise SweepError(f"{show_path(folder / name)}: is there already; edit it, or remove it first")
-    text = _PROJECT.format(command=_checked(command or _ask(folder)))
+    text = _PROJECT.format(command=_checked(_ask(folder) if command is None else command))
     written = [
         name for name, body in ((PARAMETERS, _PARAMETERS), (FILE, text)) if _write(folder / name, body)
     ]

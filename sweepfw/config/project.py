@@ -59,15 +59,19 @@ def _candidates(workspace: Workspace, ref: str, cwd: Path) -> list[Path]:
 
 
 def _has_file(folder: Path) -> bool:
-    return os.path.isfile(folder / FILE)  # noqa: PTH113  # Path.is_file raises for names that are too long
+    return _is_file(folder / FILE)
+
+
+def _is_file(path: Path) -> bool:
+    return os.path.isfile(path)  # noqa: PTH113  # Path.is_file raises for names that are too long
 
 
 def _missing(workspace: Workspace, ref: str, cwd: Path) -> str:
     """Why there is no such project, in one line, with what would be right."""
     for folder in _candidates(workspace, ref, cwd):
-        if os.path.isdir(folder):  # noqa: PTH112  # as above
+        if os.path.isdir(folder):  # noqa: PTH112  # Path.is_dir raises for names that are too long
             place = show_path(folder)
-            if os.path.isfile(folder / "project.yaml"):  # noqa: PTH113  # as above
+            if _is_file(folder / "project.yaml"):
                 return f"{place}/project.yaml: rename it to {FILE}"
             return f"{place}: has no {FILE}; `sweepfw init {place}` writes one"
     known = list_projects(workspace, cwd)
@@ -164,13 +168,17 @@ def spec_for(
 def _space(
     project: Project, task: str, given: Mapping[str, Node], sets: Sequence[str], repeats: int | None
 ) -> Mapping[str, Any]:
-    from sweepfw.config.parameters import apply_sets, read_space
+    from sweepfw.config.parameters import read_space
 
     rules = {key: given[key] for key in schema.SPACE if key in given}
     if repeats is not None:
         rules["repeats"] = Node(Number(str(repeats)), "--repeats")
     space = read_space(_parameters(project, task), rules)
-    return apply_sets(space, sets, read_text).to_json() if sets else space.to_json()
+    if sets:
+        from sweepfw.config.parameters import apply_sets
+
+        space = apply_sets(space, sets, read_text)
+    return space.to_json()
 
 
 def _parameters(project: Project, task: str) -> Node:
@@ -182,7 +190,7 @@ def _parameters(project: Project, task: str) -> Node:
             return Node({}, project.places[task])
         quantities.entries(inline, "{lr: [0.1, 0.01]}, or name a file")
         return inline
-    if inline is not None and inline.value is not None and not path.is_file():
+    if inline is not None and inline.value is not None and not _is_file(path):
         raise inline.error(f"there is no file {clip(str(inline.value))!r} in {show_path(project.root)}")
     node = read_file(path)
     return replace(node, value={}) if node.value is None else node
