@@ -6,8 +6,14 @@ import re
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 
-LIST = ("nvidia-smi", "--query-gpu=index,uuid,name,memory.total,memory.used", "--format=csv,noheader,nounits")
-PROCESSES = ("nvidia-smi", "--query-compute-apps=gpu_uuid,pid,used_memory", "--format=csv,noheader,nounits")
+from sweepfw.core.command import cmd
+
+LIST = cmd(
+    "nvidia-smi", "--query-gpu=index,uuid,name,memory.total,memory.used", "--format=csv,noheader,nounits"
+)
+PROCESSES = cmd(
+    "nvidia-smi", "--query-compute-apps=gpu_uuid,pid,used_memory", "--format=csv,noheader,nounits"
+)
 
 _MIB = 1 << 20
 _ROW = re.compile(r"(\d+), ((?:GPU|MIG)-[0-9a-zA-Z/-]+), (.+), ([^,]+), ([^,]+)")

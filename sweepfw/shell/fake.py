@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import TypeAlias
 
+from sweepfw.core.command import Cmd
 from sweepfw.errors import SweepError
-from sweepfw.shell.local import show, words
-from sweepfw.shell.shell import Result, Words
+from sweepfw.shell.shell import Result
 
 Answer: TypeAlias = "Result | str | Callable[[tuple[str, ...]], Result]"
 
@@ -27,20 +27,20 @@ class FakeShell:
 
     def run(
         self,
-        command: Words,
+        command: Cmd,
         input: bytes = b"",
         timeout: float | None = None,
         cwd: str | None = None,
         env: Mapping[str, str] | None = None,
     ) -> Result:
-        argv = words(command)
+        argv = tuple(command.reveal())
         self.ran.append(argv)
         for pattern, answer in self.answers.items():
             if fnmatchcase(" ".join(argv), pattern):
                 if isinstance(answer, str):
                     return Result(0, answer.encode())
                 return answer if isinstance(answer, Result) else answer(argv)
-        raise SweepError(f"{show(command)}: no such command on this machine; install it or put it on PATH")
+        raise SweepError(f"{command.argv[0]}: no such command on this machine; install it or put it on PATH")
 
     def has(self, name: str) -> bool:
         return any(fnmatchcase(name, pattern.split(" ")[0]) for pattern in self.answers)

@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sweepfw.core.command import Cmd
 from sweepfw.errors import SweepError
-from sweepfw.shell.shell import Result, Words
+from sweepfw.shell.shell import Result
 
 if TYPE_CHECKING:
     import subprocess
@@ -24,7 +25,7 @@ class LocalShell:
 
     def run(
         self,
-        command: Words,
+        command: Cmd,
         input: bytes = b"",
         timeout: float | None = None,
         cwd: str | None = None,
@@ -34,7 +35,7 @@ class LocalShell:
 
         try:
             process = Popen(
-                words(command),
+                command.reveal(),
                 stdin=PIPE,
                 stdout=PIPE,
                 stderr=PIPE,
@@ -47,23 +48,13 @@ class LocalShell:
         try:
             out, err = process.communicate(input, timeout)
         except TimeoutExpired:
-            raise SweepError(f"{show(command)}: no end within {timeout:g} s; it was killed") from None
+            raise SweepError(f"{command.argv[0]}: no end within {timeout:g} s; it was killed") from None
         finally:
             _end(process)
         return Result(process.returncode, out, err)
 
     def has(self, name: str) -> bool:
         return find_command(name, self.environment) is not None
-
-
-def words(command: Words) -> tuple[str, ...]:
-    """The command as the operating system gets it, secrets included."""
-    return command
-
-
-def show(command: Words) -> str:
-    """The command's name, for messages."""
-    return words(command)[0]
 
 
 def find_command(name: str, env: Mapping[str, str], cwd: str = ".") -> str | None:
@@ -86,9 +77,9 @@ def _end(process: subprocess.Popen[bytes]) -> None:
         process.communicate()
 
 
-def _not_started(command: Words, cwd: str | None, error: OSError) -> SweepError:
+def _not_started(command: Cmd, cwd: str | None, error: OSError) -> SweepError:
     if cwd is not None and not Path(cwd).is_dir():
-        return SweepError(f"{cwd}: no such folder; {show(command)} was to run there")
+        return SweepError(f"{cwd}: no such folder; {command.argv[0]} was to run there")
     if isinstance(error, FileNotFoundError):
-        return SweepError(f"{show(command)}: no such command on this machine; install it or put it on PATH")
-    return SweepError(f"{show(command)}: can't be started ({error.strerror})")
+        return SweepError(f"{command.argv[0]}: no such command on this machine; install it or put it on PATH")
+    return SweepError(f"{command.argv[0]}: can't be started ({error.strerror})")

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias
+from typing import Protocol
 
-Words: TypeAlias = tuple[str, ...]
+from sweepfw.core.command import Cmd
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +28,7 @@ class Shell(Protocol):
 
     def run(
         self,
-        command: Words,
+        command: Cmd,
         input: bytes = b"",
         timeout: float | None = None,
         cwd: str | None = None,
@@ -38,7 +38,7 @@ class Shell(Protocol):
 
         `env` is added to the environment. A command that is not there, can't be started in `cwd`, or does
         not end within `timeout` seconds (it is killed then, with its children) raises SweepError. Secrets
-        in a Cmd are passed on, and never shown in an error.
+        are passed on, and never shown in an error.
         """
         ...
 

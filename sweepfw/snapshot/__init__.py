@@ -16,6 +16,7 @@ from sweepfw.snapshot.store import (
     freeze,
     manifest,
     objects,
+    read,
     scan,
     settle,
 )
@@ -32,6 +33,7 @@ __all__ = [
     "freeze",
     "manifest",
     "objects",
+    "read",
     "scan",
     "settle",
 ]

@@ -191,12 +191,12 @@ def _with_own_rules(folder: _Folder, root: Path, names: set[str]) -> _Folder:
 
 def _layers_above(root: Path) -> tuple[_Layer, ...]:
     """The ignore files of the git repository that the project lies in, from its top down to the project."""
-    top = next((folder for folder in (root, *root.parents) if (folder / ".git").exists()), None)
+    top = repository(root)
     if top is None:
         return ()
     above = [folder for folder in reversed(root.parents) if folder.is_relative_to(top)]
     files = [
-        (_git_folder(top) / "info" / "exclude", top),
+        (git_folder(top) / "info" / "exclude", top),
         *((folder / ".gitignore", folder) for folder in above),
     ]
     return tuple(
@@ -206,11 +206,16 @@ def _layers_above(root: Path) -> tuple[_Layer, ...]:
     )
 
 
+def repository(root: Path) -> Path | None:
+    """The top folder of the git repository that `root` lies in."""
+    return next((folder for folder in (root, *root.parents) if (folder / ".git").exists()), None)
+
+
 def _inside(root: Path, folder: Path) -> str:
     return "" if root == folder else root.relative_to(folder).as_posix() + "/"
 
 
-def _git_folder(top: Path) -> Path:
+def git_folder(top: Path) -> Path:
     """The repository's `.git`; in a worktree or submodule that is a file which names the folder."""
     git = top / ".git"
     try:

@@ -105,6 +105,12 @@ def checkout(store: Path, id: str, folder: Path) -> None:
         raise SweepError(f"{folder}: can't be made from the snapshot ({error.strerror})") from None
 
 
+def read(store: Path, id: str, path: str) -> bytes | None:
+    """The content of one file of the snapshot; None where it has no such file."""
+    row = next((row for row in _read(store, id) if row[0] == path and row[1] == "file"), None)
+    return Objects(objects(store)).path(row[3]).read_bytes() if row else None
+
+
 def differences(store: Path, first: str, second: str) -> Differences:
     """What changed from one snapshot to another: contents, kinds, modes and links."""
     before, after = ({row[0]: row[1:] for row in _read(store, id)} for id in (first, second))
@@ -116,9 +122,16 @@ def differences(store: Path, first: str, second: str) -> Differences:
 
 
 def collect(
-    store: Path, keep: Collection[str], *, age: float = 3600, clock: Callable[[], float] = time.time
+    store: Path,
+    keep: Collection[str],
+    *,
+    age: float = 3600,
+    dry: bool = False,
+    clock: Callable[[], float] = time.time,
 ) -> Freed:
     """Remove the snapshots that are not in `keep`, and the contents that no snapshot left has.
+
+    `dry`: remove nothing, only tell.
 
     Snapshots frozen within the last `age` seconds stay: their sweep may not be in the ledger yet. Safe beside
     a freeze: one waits for the other.
@@ -138,7 +151,7 @@ def collect(
         ]
         doomed += store.glob("*.tmp")  # nobody freezes now: left by a freeze that was killed
         size = sum(path.stat().st_size for path in doomed)
-        for path in doomed:
+        for path in () if dry else doomed:
             path.unlink()
     return Freed(size, len(doomed))
 
