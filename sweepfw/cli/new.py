@@ -61,7 +61,7 @@ def new(name: str) -> None:
 
 def _copy_template(folder: Path) -> None:
     """The whole template or nothing: made beside, then renamed."""
-    from shutil import copytree, ignore_patterns, rmtree
+    from shutil import rmtree
 
     from sweepfw.config.yaml_reader import show_path
 
@@ -71,7 +71,11 @@ def _copy_template(folder: Path) -> None:
     beside = folder.with_name(f".{folder.name}.{os.getpid()}.new")
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        copytree(TEMPLATE, beside, ignore=ignore_patterns("__pycache__", "*.pyc"))
+        beside.mkdir()
+        for file in filter(Path.is_file, TEMPLATE.iterdir()):
+            (beside / file.name).write_bytes(
+                file.read_bytes()
+            )  # not its mode: an installation may be read-only
         beside.rename(folder)
     except OSError as error:
         raise SweepError(

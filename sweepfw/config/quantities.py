@@ -45,7 +45,9 @@ def duration_or_zero(node: Node) -> float:
 def _seconds(value: object) -> float | None:
     if isinstance(value, Number):
         return float(value.exact) if value.exact >= 0 else None
-    match = re.fullmatch(_DURATION, value, re.ASCII) if isinstance(value, str) and value else None
+    match = (
+        re.fullmatch(_DURATION, value, re.ASCII) if isinstance(value, str) and 0 < len(value) < 50 else None
+    )
     if match is None:
         return None
     return sum(float(number) * _SECONDS[unit] for unit, number in match.groupdict().items() if number)

@@ -8,6 +8,7 @@ from sweepfw.errors import SweepError
 _BOOLEANS = {"true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False}
 _NULLS = {"", "~", "null", "Null", "NULL"}
 _NOT_FINITE = {".nan", ".inf"}  # in lower case and without sign
+_LONGEST = 1000  # characters of a number
 _PLAIN = frozenset(map(chr, range(0x20, 0x7F))) | {"\t", "\n"}  # spared the slow look-up
 
 
@@ -25,10 +26,15 @@ def plain(text: str, place: str) -> Value:
 
 
 def _finite(text: str, place: str) -> Number:
+    digits, _, exponent = text.lower().partition("e")
+    if len(text) > _LONGEST or len(exponent.lstrip("+-0")) > 4:  # what int() and Decimal() can't take
+        raise SweepError(
+            f"{place}: {clip(text)} is too long for a number; put it in quotes to keep it as text"
+        )
     value = float(text)
     if value in (float("inf"), float("-inf")):
         raise SweepError(f"{place}: {clip(text)} is too large for a number; the largest is about 1.8e308")
-    if value == 0 and any(digit in "123456789" for digit in text.lower().partition("e")[0]):
+    if value == 0 and digits.strip("+-0."):
         raise SweepError(f"{place}: {clip(text)} is too close to 0 for a number; the least is about 5e-324")
     return Number(text)
 

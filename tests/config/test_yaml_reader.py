@@ -152,7 +152,7 @@ def chain() -> str:
         ("a: " + "x" * 2_000_000, "f.yml: is larger than 1 MB"),
         (b"a: 1\nb: \xff", "f.yml:2:4: is not UTF-8"),
         ("a: 1".encode("utf-16"), "f.yml:1:1: is not UTF-8"),
-        ("a: " + "9" * 5000, "too large for a number"),
+        ("a: " + "9" * 5000, "too long for a number"),
     ],
     ids=["lists", "mappings", "block", "bomb", "chain", "size", "bytes", "utf-16", "digits"],
 )
