@@ -44,6 +44,10 @@ class Ledger(Protocol):
         """
         ...
 
+    def annotate(self, uid: str, provenance: Mapping[str, Any]) -> None:
+        """Replace what is recorded of where the sweep came from."""
+        ...
+
     def extend(self, uid: str, spec: Spec, drafts: Iterable[Draft]) -> int:
         """Add the drafts that the sweep lacks (by params and repeat), numbered on; how many were added.
 
@@ -75,6 +79,10 @@ class Ledger(Protocol):
 
         The same claim_id gets the same grant while that attempt is current. Committed before it returns.
         """
+        ...
+
+    def granted(self, token: str) -> Grant | None:
+        """The grant that this token stands for, while it is its trial's current one and has no end."""
         ...
 
     def renew(self, token: str) -> Literal["go on", "stop", "stop now"]:

@@ -92,6 +92,21 @@ class Protocol(Part):
             )
             return rows.grant(uid, name, trial, tuple(rest), new)
 
+    def granted(self, token: str) -> Grant | None:
+        """See Ledger.granted."""
+        with self._db.read() as db:
+            row = db.execute(
+                "SELECT s.uid, s.name, t.number, t.params, t.repeat, t.failures, t.losses, "
+                "a.number, a.token, a.snapshot FROM attempt a JOIN sweep s ON s.id = a.sweep "
+                "JOIN trial t ON t.sweep = a.sweep AND t.number = a.trial AND t.attempts = a.number "
+                "WHERE a.token = ? AND a.state = 'running'",
+                (token,),
+            ).fetchone()
+        if row is None:
+            return None
+        uid, name, number, *rest = row
+        return rows.grant(uid, name, number, tuple(rest[:4]), tuple(rest[4:]))
+
     def renew(self, token: str) -> Literal["go on", "stop", "stop now"]:
         """See Ledger.renew."""
         with self._db.read() as db:

@@ -51,6 +51,12 @@ class Submission(Part):
         self._db.sync()
         return rows.sweep(sweep[1:], {"queued": total} if total else {})
 
+    def annotate(self, uid: str, provenance: Mapping[str, Any]) -> None:
+        """See Ledger.annotate."""
+        with self._db.write() as db:
+            (sweep,) = find_sweep(db, uid, "id")
+            db.execute("UPDATE sweep SET provenance = ? WHERE id = ?", (rows.dump(provenance), sweep))
+
     def extend(self, uid: str, spec: Spec, drafts: Iterable[Draft]) -> int:
         """See Ledger.extend."""
         known = _Known()

@@ -1,0 +1,5 @@
+"""`python -m sweepfw` is `sweepfw`."""
+
+from sweepfw.cli.main import main
+
+main()

@@ -1,0 +1,79 @@
+"""`debug`: one trial's snapshot, environment and command, in the foreground."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import click
+
+from sweepfw.cli import options
+from sweepfw.cli.complete import trial_names
+
+if TYPE_CHECKING:
+    from sweepfw.config.workspace import Workspace
+    from sweepfw.core.model import Grant, Sweep, Trial
+
+
+@click.command()
+@click.argument("trial", metavar="SWEEP/N", shell_complete=trial_names)
+@click.option("--shell", is_flag=True, help="Open a shell there instead of running the command.")
+def debug(trial: str, shell: bool) -> int:
+    """Run trial SWEEP/N again here, as it ran: its code, environment, command. The ledger is not told.
+
+    What it reports and saves goes to a folder `debug` beside its attempts. The exit code is the command's.
+    """
+    from sweepfw.core.naming import parse_target
+    from sweepfw.errors import SweepError
+
+    place = options.workspace()
+    ledger = options.existing(place)
+    target = parse_target(trial, trial=True)
+    sweep = ledger.sweep(target.sweep)
+    for found in ledger.trials(sweep.uid, numbers=[target.trial or 0]):
+        return _debug(place, sweep, found, shell)
+    raise SweepError(f"{sweep.name} has no trial {target.trial}; it has {sweep.total}")
+
+
+def _debug(place: Workspace, sweep: Sweep, trial: Trial, shell: bool) -> int:
+    import shutil
+    import subprocess
+
+    from sweepfw.core.command import shown
+    from sweepfw.engine.jobs import Jobs
+    from sweepfw.snapshot import checkout
+    from sweepfw.trial.attempt import Slot, order
+    from sweepfw.trial.slots import cpus
+
+    snapshot = trial.snapshot or sweep.snapshot
+    jobs = Jobs(place, sweep, lambda line: click.echo(line, err=True))
+    job = jobs(snapshot)
+    folder = place.trial(sweep.name, trial.number) / "debug"
+    if folder.exists():
+        shutil.rmtree(folder)
+    for name in ("files", "checkpoint"):
+        (folder / name).mkdir(parents=True)
+    checkout(place.snapshots, snapshot, folder / "work")
+    start = order(
+        _grant(sweep, trial, snapshot),
+        job,
+        Slot("debug", "", max(1, int(cpus()))),
+        folder,
+        folder / "checkpoint",
+    )
+    (folder / "params.json").write_text(start.params)
+    env = {**job.setup.env, **start.env}
+    argv = [os.environ.get("SHELL", "/bin/sh")] if shell else list(start.argv)
+    click.echo(f"in {folder / 'work'}:\n{shown(start.argv)}", err=True)
+    try:
+        code = subprocess.run(argv, cwd=folder / "work", env=env, check=False).returncode
+    except OSError as error:
+        click.echo(f"sweepfw: {argv[0]}: {error.strerror}", err=True)
+        return 127
+    return code if code >= 0 else 128 - code
+
+
+def _grant(sweep: Sweep, trial: Trial, snapshot: str) -> Grant:
+    from sweepfw.core.model import Grant
+
+    return Grant(sweep.name, sweep.uid, trial.number, 0, "", trial.params, trial.repeat, snapshot)

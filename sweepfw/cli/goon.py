@@ -1,0 +1,165 @@
+"""`resume`, `retry` and `extend`: go on with a sweep. Whatever they add to the ledger, a run that lives picks
+up; where none does, they run it in the foreground."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from sweepfw.cli import options
+from sweepfw.cli.complete import sweep_names
+from sweepfw.errors import BusyError, SweepError
+
+if TYPE_CHECKING:
+    from sweepfw.cli.options import Running
+    from sweepfw.config.workspace import Workspace
+    from sweepfw.core.model import Sweep
+    from sweepfw.ledger.interface import Ledger
+
+
+@click.command()
+@click.argument("sweep", shell_complete=sweep_names)
+@click.option("--cancelled", is_flag=True, help="Run trials that were stopped, too.")
+@click.option("--only", metavar="N[,N]", help="Run these trials; the others stay queued.")
+@options.running
+def resume(sweep: str, cancelled: bool, only: str | None, how: Running) -> int:
+    """Run what SWEEP lacks: trials that are queued, were interrupted, or wait after a pause."""
+    from sweepfw.core.naming import parse_numbers
+
+    place, ledger, found = _find(sweep)
+    numbers = parse_numbers(only) if only else None
+    if cancelled:
+        ledger.reopen(found.uid, ["cancelled"], numbers)
+    if ledger.sweep(found.uid).state in ("paused", "stopped"):
+        ledger.open(found.uid)
+    return _go_on(place, ledger, found, how, only=only)
+
+
+@click.command()
+@click.argument("sweep", shell_complete=sweep_names)
+@click.argument("numbers", nargs=-1, metavar="[N]...")
+@click.option("--failed", is_flag=True, help="All failed trials; the same as naming none.")
+@click.option("--current-code", is_flag=True, help="Freeze the project anew and run that.")
+@options.running
+def retry(sweep: str, numbers: tuple[str, ...], failed: bool, current_code: bool, how: Running) -> int:
+    """Run failed trials of SWEEP again: all of them, or trials N. A success is never run again."""
+    from sweepfw.core.naming import parse_numbers
+
+    place, ledger, found = _find(sweep)
+    wanted = parse_numbers(",".join(numbers), "retry") if numbers and not failed else None
+    _check_failed(ledger, found, wanted)
+    snapshot = _freeze_again(place, found) if current_code else None
+    again = ledger.reopen(found.uid, ["failed"], wanted, snapshot=snapshot)
+    if not again:
+        click.echo(f"{found.name} has no failed trials", err=True)
+        return 0
+    return _go_on(place, ledger, found, how)
+
+
+@click.command()
+@click.argument("sweep", shell_complete=sweep_names)
+@options.sets
+@click.option("--max-trials", type=click.IntRange(min=1), default=100_000, show_default=True, metavar="N")
+@options.running
+def extend(sweep: str, sets: tuple[str, ...], max_trials: int, how: Running) -> int:
+    """Add values to SWEEP's parameters and run the combinations that it lacks, also while it runs."""
+    from dataclasses import replace
+
+    from sweepfw.config.parameters import unite
+    from sweepfw.config.yaml_reader import read_text
+    from sweepfw.core.grid import check_limit, expand
+    from sweepfw.core.space import Space
+
+    if not sets:
+        raise SweepError("extend needs new values: --set NAME=V[,V]")
+    place, ledger, found = _find(sweep)
+    space = unite(Space.from_json(found.spec.space), sets, read_text)
+    check_limit(space, max_trials)
+    added = ledger.extend(found.uid, replace(found.spec, space=space.to_json()), expand(space))
+    if not how.quiet and not how.as_json:
+        click.echo(f"{found.name}: {added:,} combinations added")
+    return _go_on(place, ledger, found, how) if added else 0
+
+
+def _find(name: str) -> tuple[Workspace, Ledger, Sweep]:
+    from sweepfw.core.naming import parse_target
+
+    place = options.workspace()
+    ledger = options.existing(place)
+    return place, ledger, ledger.sweep(parse_target(name, trial=False).sweep)
+
+
+def _check_failed(ledger: Ledger, sweep: Sweep, numbers: Collection[int] | None) -> None:
+    if numbers is None:
+        return
+    there = {trial.number: trial.state for trial in ledger.trials(sweep.uid, numbers=numbers)}
+    for number in numbers:
+        if number not in there:
+            raise SweepError(f"{sweep.name} has no trial {number}; it has {sweep.total}")
+        if there[number] != "failed":
+            raise SweepError(f"{sweep.name}/{number} is {there[number]}; retry runs failed trials only")
+
+
+def _freeze_again(place: Workspace, sweep: Sweep) -> str:
+    from sweepfw.config.project import find_project
+    from sweepfw.snapshot import freeze
+
+    root = Path(str(sweep.provenance.get("root") or find_project(place, sweep.spec.project, Path.cwd())))
+    if not root.is_dir():
+        raise SweepError(
+            f"{root}: the project of {sweep.name} is not there any more; retry without --current-code"
+        )
+    return freeze(root, place.snapshots, sweep.spec.snapshot_limit).id
+
+
+def _go_on(place: Workspace, ledger: Ledger, sweep: Sweep, how: Running, *, only: str | None = None) -> int:
+    """Hand over to the run that holds the sweep, or run it here."""
+    from sweepfw.cli.execute import detach, execute
+    from sweepfw.core.naming import parse_numbers
+    from sweepfw.engine.lock import SweepLock
+
+    def handed_over() -> bool:
+        """A run lives, heeds orders, and is at work: it sees what was added."""
+        return SweepLock.heeded(place, sweep.uid) and ledger.sweep(sweep.uid).state == "running" and _stays()
+
+    def _stays() -> bool:
+        time.sleep(0.3)  # a run that is just ending gives its lock back within this time
+        return SweepLock.heeded(place, sweep.uid)
+
+    lock = SweepLock.try_acquire(place, sweep.uid, handed_over)
+    if lock is None:
+        if not handed_over():
+            raise BusyError(f"{sweep.name} is held by a run that is ending; try again in a moment")
+        if not how.quiet and not how.as_json:
+            click.echo(f"{sweep.name} runs already and goes on; follow it with: sweepfw attach {sweep.name}")
+        return 0
+    if not _work(ledger.sweep(sweep.uid)):
+        lock.release()
+        return _nothing_left(ledger.sweep(sweep.uid), how)
+    if how.detach:
+        lock.release()
+        return detach(place, sweep, how, only)
+    from sweepfw.trial.guard.client import Guardian
+
+    guardian = Guardian.start()
+    try:
+        numbers = parse_numbers(only) if only else None
+        return execute(place, ledger, ledger.sweep(sweep.uid), lock, guardian, how, only=numbers)
+    finally:
+        guardian.close()
+
+
+def _work(sweep: Sweep) -> bool:
+    return bool(sweep.counts.get("queued") or sweep.counts.get("running") or sweep.counts.get("held"))
+
+
+def _nothing_left(sweep: Sweep, how: Running) -> int:
+    if not how.quiet and not how.as_json:
+        failed = sweep.counts.get("failed")
+        hint = f"; `sweepfw retry {sweep.name}` runs its {failed} failed again" if failed else ""
+        click.echo(f"{sweep.name} has nothing left to run{hint}")
+    return 0

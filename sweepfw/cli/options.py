@@ -1,0 +1,91 @@
+"""Options that several verbs share, and what they open."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+
+import click
+
+from sweepfw.config.workspace import Workspace
+
+if TYPE_CHECKING:
+    from sweepfw.ledger.interface import Ledger
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class Running(NamedTuple):
+    """The options of whatever runs trials: `-j --logs --quiet --json --detach --fail-fast`."""
+
+    jobs: int | None
+    logs: Any
+    quiet: bool
+    as_json: bool
+    detach: bool
+    fail_fast: bool
+
+    def arguments(self) -> list[str]:
+        """As they are typed, but for --detach."""
+        words = ["-j", str(self.jobs)] if self.jobs else []
+        words += ["--logs", self.logs] if self.logs else []
+        chosen = {"--quiet": self.quiet, "--json": self.as_json, "--fail-fast": self.fail_fast}
+        return words + [word for word, on in chosen.items() if on]
+
+
+def running(command: F) -> F:
+    """Add the options of `Running`; the command gets them as its argument `how`."""
+    from functools import wraps
+
+    @wraps(command)
+    def with_how(**options: Any) -> Any:
+        how = Running(*(options.pop(name) for name in Running._fields))
+        return command(how=how, **options)
+
+    decorated: Any = with_how
+    for option in (
+        click.option(
+            "--fail-fast", is_flag=True, help="Stop all at the first failed trial, and pause the sweep."
+        ),
+        click.option("--detach", "-d", is_flag=True, help="Run in the background; `attach` follows it."),
+        click.option("--json", "as_json", is_flag=True, help="Print events, one JSON object a line."),
+        click.option("--quiet", "-q", is_flag=True, help="Print the leaderboard only."),
+        click.option(
+            "--logs",
+            type=click.Choice(["all", "failed", "none"]),
+            help="Whose output to show: all trials', failed ones' last lines, or none. "
+            "[default: all up to 4 at once, else failed]",
+        ),
+        click.option(
+            "--jobs",
+            "-j",
+            type=click.IntRange(min=1),
+            metavar="N",
+            help="How many trials at once. [default: one per GPU, else by needs.cpus]",
+        ),
+    ):
+        decorated = option(decorated)
+    return decorated  # type: ignore[no-any-return]  # click decorates by adding attributes
+
+
+sets = click.option(
+    "--set",
+    "sets",
+    multiple=True,
+    metavar="NAME=V[,V]",
+    help="Use these values for a parameter that the project has. May be given again.",
+)
+task = click.option("--task", "-t", metavar="TASK", help="Which of the project's tasks. [default: the first]")
+as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+def workspace() -> Workspace:
+    return Workspace.find(Path.cwd())
+
+
+def existing(place: Workspace) -> Ledger:
+    """The workspace's ledger. SweepError where there is none."""
+    from sweepfw.ledger.local import open_ledger
+
+    return open_ledger(place, create=False)

@@ -1,0 +1,244 @@
+"""What people and programs see while a sweep runs: a progress line, plain lines, events, or nothing."""
+
+from __future__ import annotations
+
+import json
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable
+from typing import Any, Literal, TextIO
+
+from sweepfw.cli.stream import Lines, last_lines
+from sweepfw.cli.terminal import Screen, cut, safe
+from sweepfw.cli.words import duration, number
+from sweepfw.core.model import Grant, Outcome, Receipt, Sweep
+from sweepfw.core.values import typed
+from sweepfw.trial.attempt import Slot
+
+Logs = Literal["all", "failed", "none"]
+FEW_SLOTS = 4  # up to so many at once, people can read what each prints
+
+
+class Tally:
+    """How many trials stand where, from what was so at the start and what ended since."""
+
+    def __init__(self, sweep: Sweep, clock: Callable[[], float]) -> None:
+        self.counts = Counter({state: n for state, n in sweep.counts.items() if n})
+        self.total = sweep.total
+        self._clock, self._begun, self._ended = clock, clock(), 0
+
+    def started(self) -> None:
+        self.counts["queued"] -= 1
+        self.counts["running"] += 1
+
+    def ended(self, state: str) -> None:
+        self.counts["running"] -= 1
+        self.counts[state] += 1
+        self._ended += state in ("succeeded", "failed", "cancelled")
+
+    def recount(self, sweep: Sweep) -> None:
+        """The ledger was changed by others: extended, stopped, queued again."""
+        self.counts = Counter(dict(sweep.counts))
+        self.total = sweep.total
+
+    @property
+    def left(self) -> int:
+        return self.counts["queued"] + self.counts["running"] + self.counts["held"]
+
+    def to_go(self) -> float | None:
+        """Seconds until all is done at the pace of this run; None before the first end."""
+        if not self._ended:
+            return None
+        return (self._clock() - self._begun) / self._ended * self.left
+
+
+class Quiet:
+    """Shows nothing while it runs."""
+
+    wants_output = False
+
+    def begin(self, sweep: Sweep, slots: int) -> None: ...
+    def started(self, grant: Grant, slot: Slot) -> None: ...
+    def output(self, grant: Grant, data: bytes) -> None: ...
+    def ended(self, grant: Grant, slot: Slot, outcome: Outcome, receipt: Receipt, tail: bytes) -> None: ...
+    def note(self, text: str) -> None: ...
+    def tick(self, sweep: Sweep | None = None) -> None: ...
+    def close(self) -> None: ...
+
+
+class Plain(Quiet):
+    """A line for each trial's end, and the trials' output with the trial before it."""
+
+    def __init__(
+        self, logs: Logs | None, out: TextIO | None = None, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._logs, self._out, self._clock = logs, out or sys.stdout, clock
+        self._lock = threading.Lock()
+        self._lines: dict[str, Lines] = {}
+        self._buffer: list[str] = []
+        self._screen = Screen()
+
+    def begin(self, sweep: Sweep, slots: int) -> None:
+        self.tally = Tally(sweep, self._clock)
+        self._margin = len(str(sweep.total))
+        logs = self._logs or ("all" if slots <= FEW_SLOTS else "failed")
+        self._tails, self.wants_output = logs != "none", logs == "all"
+
+    def started(self, grant: Grant, slot: Slot) -> None:
+        with self._lock:
+            self.tally.started()
+
+    def output(self, grant: Grant, data: bytes) -> None:
+        if not self.wants_output:
+            return
+        with self._lock:
+            lines = self._lines.setdefault(grant.token, Lines())
+            self._add(grant.trial, lines.feed(data))
+
+    def ended(self, grant: Grant, slot: Slot, outcome: Outcome, receipt: Receipt, tail: bytes) -> None:
+        with self._lock:
+            if lines := self._lines.pop(grant.token, None):
+                self._add(grant.trial, lines.end())
+            elif outcome.state == "failed" and self._tails and not self.wants_output:
+                self._add(grant.trial, last_lines(tail))
+            self.tally.ended(receipt.trial_state)
+            self._buffer.append(self._told(grant, outcome, receipt))
+
+    def note(self, text: str) -> None:
+        with self._lock:
+            self._buffer.append(safe(text))
+
+    def tick(self, sweep: Sweep | None = None) -> None:
+        with self._lock:
+            if sweep:
+                self.tally.recount(sweep)
+            self._draw()
+
+    def close(self) -> None:
+        self.tick()
+
+    def _draw(self) -> None:
+        if self._buffer:
+            self._out.write("\n".join(self._buffer) + "\n")
+            self._out.flush()
+            self._buffer.clear()
+
+    def _add(self, trial: int, lines: Iterable[str]) -> None:
+        prefix = self._screen.paint(f"{trial:>{self._margin}} |", "dim")
+        self._buffer.extend(f"{prefix} {safe(line)}" for line in lines)
+
+    def _told(self, grant: Grant, outcome: Outcome, receipt: Receipt) -> str:
+        word = self._screen.paint(outcome.state)
+        reason = f": {outcome.reason}" if outcome.reason else ""
+        seconds = outcome.details.get("seconds")
+        took = f" after {duration(seconds)}" if isinstance(seconds, (int, float)) else ""
+        told = ", ".join(f"{name} {number(m.last)}" for name, m in list(outcome.metrics.items())[:4])
+        again = "; queued again" if receipt.trial_state == "queued" else ""
+        return f"{grant.sweep}/{grant.trial} {word}{safe(reason)}{took}{again}" + (
+            f"  {safe(told)}" if told else ""
+        )
+
+
+class Bar(Plain):
+    """Plain lines above one line that tells how far it is, drawn anew."""
+
+    def begin(self, sweep: Sweep, slots: int) -> None:
+        super().begin(sweep, slots)
+        self._name, self._drawn, self._screen = sweep.name, "", Screen.of(self._out)
+
+    def _draw(self) -> None:
+        line = self._line()
+        if self._buffer or line != self._drawn:
+            above = "".join(f"{text}\n" for text in self._buffer)
+            self._out.write(f"\r\x1b[K{above}{line}")
+            self._out.flush()
+            self._buffer.clear()
+            self._drawn = line
+
+    def close(self) -> None:
+        with self._lock:
+            self._draw()
+            self._out.write("\r\x1b[K")
+            self._out.flush()
+
+    def _line(self) -> str:
+        tally, counts = self.tally, self.tally.counts
+        done = tally.total - tally.left
+        words = [f"{done}/{tally.total}", f"{counts['running']} running"]
+        words += [self._screen.paint(f"{counts['failed']} failed", "failed")] if counts["failed"] else []
+        words += [f"{tally.left} left"] if tally.left else []
+        if (seconds := tally.to_go()) is not None and tally.left:
+            words.append(f"about {duration(seconds)} to go")
+        columns = self._screen.width or 80
+        size = min(24, max(0, columns - 60))
+        full = size * done // max(1, tally.total)
+        return cut(f"{self._name} {'█' * full}{'░' * (size - full)} " + "  ".join(words), columns - 1)
+
+
+class Events(Quiet):
+    """One JSON object a line, for programs."""
+
+    def __init__(self, logs: Logs | None, out: TextIO | None = None) -> None:
+        self._out, self.wants_output = out or sys.stdout, logs == "all"
+        self._lock = threading.Lock()
+        self._lines: dict[str, Lines] = {}
+
+    def begin(self, sweep: Sweep, slots: int) -> None:
+        self._say("begin", sweep=sweep.name, trials=sweep.total, counts=dict(sweep.counts), slots=slots)
+
+    def started(self, grant: Grant, slot: Slot) -> None:
+        params = {name: typed(value) for name, value in grant.params.items()}
+        self._say("started", **_who(grant, slot), params=params)
+
+    def output(self, grant: Grant, data: bytes) -> None:
+        with self._lock:
+            lines = list(self._lines.setdefault(grant.token, Lines()).feed(data))
+        for line in lines:
+            self._say("output", trial=grant.trial, attempt=grant.attempt, line=line)
+
+    def ended(self, grant: Grant, slot: Slot, outcome: Outcome, receipt: Receipt, tail: bytes) -> None:
+        if lines := self._lines.pop(grant.token, None):
+            for line in lines.end():
+                self._say("output", trial=grant.trial, attempt=grant.attempt, line=line)
+        self._say(
+            "ended",
+            **_who(grant, slot),
+            state=outcome.state,
+            reason=outcome.reason,
+            exit_code=outcome.exit_code,
+            metrics={name: metric.last for name, metric in outcome.metrics.items()},
+            trial_state=receipt.trial_state,
+        )
+
+    def note(self, text: str) -> None:
+        self._say("note", text=text)
+
+    def finish(self, sweep: Sweep) -> None:
+        self._say("end", sweep=sweep.name, state=sweep.state, reason=sweep.reason, counts=dict(sweep.counts))
+
+    def _say(self, event: str, **facts: Any) -> None:
+        line = json.dumps({"event": event, **facts})
+        with self._lock:
+            self._out.write(line + "\n")
+            self._out.flush()
+
+
+def _who(grant: Grant, slot: Slot) -> dict[str, Any]:
+    return {
+        "sweep": grant.sweep,
+        "trial": grant.trial,
+        "attempt": grant.attempt,
+        "host": slot.host,
+        "slot": slot.name,
+    }
+
+
+def listener(*, quiet: bool, as_json: bool, logs: Logs | None) -> Quiet:
+    """The one that fits the options and the terminal."""
+    if as_json:
+        return Events(logs)
+    if quiet:
+        return Quiet()
+    return Bar(logs) if sys.stdout.isatty() else Plain(logs)

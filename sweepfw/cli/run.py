@@ -1,0 +1,114 @@
+"""`run`: freeze a project, submit its grid, run it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from sweepfw.cli import options
+from sweepfw.cli.complete import project_names, task_names
+from sweepfw.errors import SweepError
+
+if TYPE_CHECKING:
+    from sweepfw.cli.options import Running
+    from sweepfw.config.workspace import Workspace
+    from sweepfw.core.model import Sweep
+    from sweepfw.ledger.interface import Ledger
+
+MAX_TRIALS = 100_000
+
+
+@click.command()
+@click.argument("project", shell_complete=project_names)
+@click.option(
+    "--task", "-t", metavar="TASK", shell_complete=task_names, help="Which of its tasks. [default: the first]"
+)
+@options.sets
+@click.option("--repeats", type=int, metavar="N", help="Run each combination so many times.")
+@click.option("--max-trials", type=click.IntRange(min=1), default=MAX_TRIALS, show_default=True, metavar="N")
+@click.option("--name", metavar="NAME", help="The sweep's name. [default: PROJECT-1, -2, ...]")
+@click.option("--note", "-m", metavar="NOTE", help="A note that `ls` and `show` print.")
+@click.option("--only", metavar="N[,N]", help="Run these trials; the others stay queued.")
+@click.option("--dry-run", is_flag=True, help="Show what would run, as `sweepfw plan` does, and run nothing.")
+@options.running
+def run(
+    project: str,
+    task: str | None,
+    sets: tuple[str, ...],
+    repeats: int | None,
+    max_trials: int,
+    name: str | None,
+    note: str | None,
+    only: str | None,
+    dry_run: bool,
+    how: Running,
+) -> int:
+    """Run every combination of PROJECT's parameters on this machine.
+
+    PROJECT is a name under projects/, or a path. The project is frozen first: editing it while the sweep runs
+    changes nothing for its trials.
+    """
+    if dry_run:
+        from sweepfw.cli.plan import show_plan
+
+        return show_plan(project, task, sets, repeats, max_trials, how.jobs, as_json=how.as_json)
+    from sweepfw.trial.guard.client import Guardian
+
+    guardian = None if how.detach else Guardian.start()  # boots while we read the project
+    try:
+        from sweepfw.cli.execute import detach, execute
+        from sweepfw.core.naming import parse_numbers
+
+        numbers = parse_numbers(only) if only else None
+        place = options.workspace()
+        ledger, sweep = _submit(
+            place, project, task, sets, repeats, max_trials, name, note, numbers, how.jobs
+        )
+        if guardian is None:
+            return detach(place, sweep, how, only)
+        from sweepfw.engine.lock import SweepLock
+
+        lock = SweepLock.acquire(place, sweep.uid)
+        return execute(place, ledger, sweep, lock, guardian, how, only=numbers)
+    finally:
+        if guardian:
+            guardian.close()
+
+
+def _submit(
+    place: Workspace,
+    ref: str,
+    task: str | None,
+    sets: tuple[str, ...],
+    repeats: int | None,
+    max_trials: int,
+    name: str | None,
+    note: str | None,
+    only: tuple[int, ...] | None,
+    jobs: int | None,
+) -> tuple[Ledger, Sweep]:
+    """Everything that can be wrong is found before anything is written."""
+    from sweepfw.config.project import find_project, load_project, spec_for
+    from sweepfw.core.grid import check_limit, count, expand
+    from sweepfw.core.space import Space
+    from sweepfw.engine.session import check_command, place_slots
+    from sweepfw.ledger.local import open_ledger
+    from sweepfw.snapshot import freeze
+
+    root = find_project(place, ref, Path.cwd())
+    spec = spec_for(load_project(root), task, sets=sets, repeats=repeats)
+    space = Space.from_json(spec.space)
+    check_limit(space, max_trials)
+    total = count(space).number
+    if only and only[-1] > total:
+        raise SweepError(f"--only {only[-1]}: there are {total} trials, numbered from 1")
+    place_slots(spec, jobs)
+    check_command(spec, root)
+    ledger = open_ledger(place, create=True)
+    snapshot = freeze(root, place.snapshots, spec.snapshot_limit)
+    sweep = ledger.submit(
+        spec, snapshot.id, expand(space), name=name, note=note or "", provenance={"root": str(root)}
+    )
+    return ledger, sweep

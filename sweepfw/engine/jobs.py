@@ -1,0 +1,103 @@
+"""What the attempts of a sweep share, for each snapshot that its trials run: environment, folders, limits."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import sweepfw.inside
+from sweepfw import snapshot as snapshots
+from sweepfw.config.workspace import Workspace
+from sweepfw.core.model import Sweep
+from sweepfw.trial.attempt import Job
+from sweepfw.trial.environment import Resolved, resolve
+from sweepfw.trial.guard.client import Setup, Snapshot
+
+INSIDE = str(Path(sweepfw.inside.__file__).parent)  # what `import sweepfw` finds in a trial
+
+
+class Jobs:
+    """Makes the Job of a snapshot when it is first asked for, once. Safe from several threads.
+
+    Raises SetupFailed where the environment can't be built, SweepError where it is not there.
+    """
+
+    def __init__(
+        self,
+        place: Workspace,
+        sweep: Sweep,
+        say: Callable[[str], None],
+        cancelled: Callable[[], bool] = lambda: False,
+        environment: Mapping[str, str] = os.environ,
+    ) -> None:
+        self._place, self._sweep, self._say, self._cancelled = place, sweep, say, cancelled
+        self._environment = environment
+        self._made: dict[str, Job] = {}
+        self._lock = threading.Lock()
+
+    def __call__(self, snapshot: str) -> Job:
+        job = self._made.get(snapshot)
+        if job is None:
+            with self._lock:
+                job = self._made.get(snapshot) or self._make(snapshot)
+                self._made[snapshot] = job
+        return job
+
+    def _make(self, snapshot: str) -> Job:
+        spec, run = self._sweep.spec, self._place.run(self._sweep.name)
+        found = self._resolve(snapshot)
+        env = found.over(self._environment) | dict(spec.variables)
+        env.setdefault("PYTHONUNBUFFERED", "1")
+        env["PYTHONPATH"] = ":".join(filter(None, [env.get("PYTHONPATH"), INSIDE]))
+        if spec.needs.gpus == 0:
+            env["CUDA_VISIBLE_DEVICES"] = ""
+        store = self._place.snapshots
+        setup = Setup(
+            env=env,
+            snapshot=Snapshot(str(snapshots.manifest(store, snapshot)), str(snapshots.objects(store))),
+            shared=str(self._shared(snapshot)) if spec.workdir == "shared" else None,
+            timeout=spec.timeout,
+            grace=spec.grace,
+            log_limit=spec.log_limit,
+            outputs=spec.outputs,
+            output_limit=spec.output_limit,
+        )
+        return Job(len(self._made), spec, setup, found.python, run)
+
+    def _resolve(self, snapshot: str) -> Resolved:
+        """The environment, locked to what the sweep's first build resolved to."""
+        lock = self._place.run(self._sweep.name) / "environment" / f"{snapshot}.txt"
+        found = resolve(
+            self._sweep.spec.environment,
+            self._place,
+            Path(str(self._sweep.provenance.get("root", ""))),
+            snapshot,
+            env=self._environment,
+            lock=lock.read_text() if lock.exists() else None,
+            say=self._say,
+            cancelled=self._cancelled,
+        )
+        if found.lock is not None and not lock.exists():
+            lock.parent.mkdir(parents=True, exist_ok=True)
+            lock.write_text(found.lock)
+        return found
+
+    def _shared(self, snapshot: str) -> Path:
+        """One copy that all trials work in, read-only; made once per snapshot."""
+        folder = self._place.state / "work" / snapshot
+        if not folder.exists():
+            draft = folder.with_name(f"{snapshot}.{os.getpid()}")
+            draft.parent.mkdir(mode=0o700, exist_ok=True)
+            snapshots.checkout(self._place.snapshots, snapshot, draft)
+            for path in sorted(draft.rglob("*"), reverse=True):
+                if not path.is_symlink():
+                    path.chmod(path.stat().st_mode & ~0o222)
+            draft.chmod(0o555)
+            try:
+                draft.rename(folder)
+            except OSError:  # another run was faster
+                if not folder.exists():
+                    raise
+        return folder

@@ -1,0 +1,187 @@
+"""Holding a sweep on this machine: from its lock to the moment when nothing of it runs any more."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
+
+from sweepfw.config.workspace import Workspace
+from sweepfw.core.model import Spec, Sweep, Worker
+from sweepfw.core.schedule import SlotPlan, slots_for
+from sweepfw.engine.jobs import Jobs
+from sweepfw.engine.local import LocalRun, Seat
+from sweepfw.engine.lock import SweepLock
+from sweepfw.engine.record import record
+from sweepfw.engine.turn import Turn
+from sweepfw.errors import SweepError
+from sweepfw.ledger.interface import Ledger
+from sweepfw.shell.local import LocalShell, find_command
+from sweepfw.trial.attempt import Listener, Slot, recover
+from sweepfw.trial.guard.client import Guardian
+from sweepfw.trial.slots import GpuLock, busy, room
+
+
+class Session:
+    """One holder of one sweep. The caller took the lock and started the guardian.
+
+    `interrupts` may be set from a signal handler: 1 ends the run in order, 2 at once.
+    """
+
+    def __init__(
+        self,
+        place: Workspace,
+        ledger: Ledger,
+        sweep: Sweep,
+        lock: SweepLock,
+        guardian: Guardian,
+        listener: Listener,
+        *,
+        jobs: int | None = None,
+        only: Collection[int] | None = None,
+        fail_fast: bool = False,
+    ) -> None:
+        self._place, self._ledger, self._sweep, self._lock = place, ledger, sweep, lock
+        self._guardian, self._listener = guardian, listener
+        self._wanted, self._only, self._fail_fast = jobs, only, fail_fast
+        self._run: LocalRun | None = None
+        self._heard = 0
+        self._seen = -1
+        self.interrupts = 0
+
+    def run(self, begin: Callable[[Sweep, int], None], tick: Callable[[], None]) -> None:
+        """Work until nothing is left, or until told to end. `begin` gets the sweep and the number of slots.
+
+        Raises SweepError for what ended it against everybody's will; the ledger is in order all the same.
+        """
+        try:
+            recover(self._place, self._ledger, self._sweep)
+            sweep = self._ledger.open(self._sweep.uid)
+            plans = place_slots(sweep.spec, self._wanted, self._listener.note)
+            begin(sweep, len(plans))
+            jobs = Jobs(self._place, sweep, self._listener.note, lambda: self.interrupts > 0)
+            self._prepare(jobs, sweep)
+            recording = self._describe(sweep)
+            self._run = LocalRun(
+                self._ledger,
+                sweep,
+                Worker(host_name(), os.urandom(8).hex()),
+                self._guardian,
+                self._seats(plans),
+                jobs,
+                self._listener,
+                only=self._only,
+                fail_fast=self._fail_fast,
+            )
+            self._run.run(lambda: self._tick(tick))
+            recording.join()
+        finally:
+            self._ledger.leave(self._sweep.uid)
+            self._ledger.flush()
+
+    def news(self) -> Sweep | None:
+        """The sweep, if another process changed the ledger since the last call."""
+        if (now := self._ledger.changed()) == self._seen:
+            return None
+        first, self._seen = self._seen < 0, now
+        return None if first else self._ledger.sweep(self._sweep.uid)
+
+    def _tick(self, tick: Callable[[], None]) -> None:
+        if self.interrupts > self._heard and self._run:
+            self._heard = self.interrupts
+            now = self._heard > 1
+            self._listener.note(
+                "killing what runs"
+                if now
+                else "interrupted: nothing new starts; running trials are asked to end, and killed after "
+                f"{self._sweep.spec.grace:g} s. Once more kills them now"
+            )
+            self._run.interrupt(now=now)
+        tick()
+
+    def _prepare(self, jobs: Jobs, sweep: Sweep) -> None:
+        """The environment, before any trial is claimed."""
+        try:
+            job = jobs(sweep.snapshot)
+            find_program(sweep.spec, job.python, job.setup.env, None)
+        except SweepError:
+            if not self.interrupts:
+                self._ledger.pause(sweep.uid, "setup failed")
+            raise
+
+    def _describe(self, sweep: Sweep) -> threading.Thread:
+        """Write down where the sweep came from, beside the first trials: git takes longer than they do."""
+        thread = threading.Thread(target=record, args=(self._place, self._ledger, sweep))
+        thread.start()
+        return thread
+
+    def _seats(self, plans: Collection[SlotPlan]) -> list[Seat]:
+        locks = [[GpuLock(uuid) for uuid in plan.gpus or ()] for plan in plans]
+        hold = [self._lock.fd, *(lock.fd for each in locks for lock in each)]
+        keepers = self._guardian.keepers(len(plans), hold)
+        shell = _shell()
+        return [
+            Seat(
+                Slot(plan.name, host_name(), plan.cpus, _visible(plan)),
+                keeper,
+                Turn(mine, lambda uuid: busy(uuid, shell)),
+            )
+            for plan, keeper, mine in zip(plans, keepers, locks, strict=True)
+        ]
+
+
+def _visible(plan: SlotPlan) -> tuple[str, ...] | None:
+    """What CUDA_VISIBLE_DEVICES says: the slot's GPUs, none (`gpus: 0`), or nothing where there are none."""
+    if plan.gpus is None:
+        return ()
+    return plan.gpus or None
+
+
+def place_slots(
+    spec: Spec, jobs: int | None, warn: Callable[[str], None] = lambda _: None
+) -> Collection[SlotPlan]:
+    """The slots of this machine for the task. SweepError for needs that it can't meet."""
+    return slots_for(room(spec.needs, host_name(), _shell(), warn), spec.needs, jobs)
+
+
+def host_name() -> str:
+    return os.uname().nodename
+
+
+def _shell() -> LocalShell:
+    return LocalShell()
+
+
+def check_command(spec: Spec, root: Path) -> None:
+    """SweepError where the command can't run, as far as that is known before anything is built."""
+    from sweepfw.trial.environment import check, resolve
+
+    check(spec.environment, root)
+    if spec.environment.kind == "requirements":
+        return  # it may bring the command
+    found = resolve(spec.environment, Workspace(root), root, "")
+    find_program(spec, found.python, found.over(os.environ) | dict(spec.variables), root)
+
+
+def find_program(spec: Spec, python: str, env: Mapping[str, str], root: Path | None) -> None:
+    """SweepError where the command's program is not there. `root` None: only PATH is searched."""
+    program = spec.command[0]
+    if spec.shell or "{" in program or (root is None and "/" in program):
+        return
+    if find_command(python if program == "python" else program, env, str(root or "/")) is None:
+        near = "; is it executable?" if root and (root / program).exists() else ""
+        raise SweepError(
+            f"command: there is no program {program!r} here{near}; install it, or put it on PATH"
+        )
+
+
+def unfrozen(spec: Spec, root: Path) -> list[tuple[str, Path]]:
+    """Packages that trials import from outside the project, so that editing them changes what trials run."""
+    from sweepfw.trial.editables import editables, outside
+    from sweepfw.trial.environment import resolve
+
+    if spec.environment.kind == "requirements":
+        return []
+    found = resolve(spec.environment, Workspace(root), root, "")
+    return outside(editables(found.python, found.over(os.environ)), root)

@@ -1,0 +1,225 @@
+"""The one way to run a trial, on this machine and on every worker."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Protocol
+
+from sweepfw.config.workspace import Workspace
+from sweepfw.core import states
+from sweepfw.core.command import argv
+from sweepfw.core.model import Grant, Outcome, Receipt, Spec, Sweep
+from sweepfw.core.naming import label
+from sweepfw.core.values import typed
+from sweepfw.ledger.interface import Ledger
+from sweepfw.trial.guard.client import Ended, Keeper, KeeperDied, LogGrew, Setup, Start
+from sweepfw.trial.output import Reports
+
+PULSE = 1.0  # seconds between two looks at a quiet trial's metrics
+
+
+class Listener(Protocol):
+    """Who wants to hear of trials: the terminal, a stream of events, nobody. Called from several threads."""
+
+    wants_output: bool
+
+    def started(self, grant: Grant, slot: Slot) -> None: ...
+    def output(self, grant: Grant, data: bytes) -> None: ...
+    def ended(self, grant: Grant, slot: Slot, outcome: Outcome, receipt: Receipt, tail: bytes) -> None: ...
+    def note(self, text: str) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """Room for one running trial: CPUs, and GPUs by UUID. `gpus` None: the trial sees what is there."""
+
+    name: str
+    host: str
+    cpus: int
+    gpus: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What all attempts of a sweep with one snapshot share. `python` replaces a command's first `python`."""
+
+    number: int  # the setup's number at the keepers
+    spec: Spec
+    setup: Setup
+    python: str
+    run: Path  # runs/<sweep>
+
+
+def run_attempt(
+    grant: Grant,
+    ledger: Ledger,
+    keeper: Keeper,
+    job: Job,
+    slot: Slot,
+    listener: Listener,
+    *,
+    ready: Callable[[], None] = lambda: None,
+) -> Outcome:
+    """Run what was granted and tell the ledger how it ended.
+
+    `ready` is called once the keeper has its order: from then on it hears a stop. Raises KeeperDied if the
+    keeper died without leaving an outcome; `record_loss` tells the ledger then.
+    """
+    trial = job.run / "trials" / str(grant.trial)
+    folder = trial / str(grant.attempt)
+    start = order(grant, job, slot, folder, trial / "checkpoint")
+    show = partial(listener.output, grant) if listener.wants_output else None
+    reports = Reports(folder, job.spec.metrics, show, job.spec.log_limit, keep=True)
+    listener.started(grant, slot)
+    live = listener.wants_output or bool(job.spec.metrics)
+    told: Mapping[str, object] | None
+    try:
+        keeper.prepare(job.number, job.setup)
+        keeper.start(start)
+        ready()
+        told = _follow(keeper, reports, live=live)
+    except KeeperDied:
+        told = read_outcome(folder, grant.token)
+        if told is None:
+            raise
+    reports.end(printed(told) if live else None)
+    outcome = judged(told, reports, grant, job.spec)
+    receipt = ledger.finish(grant.token, outcome)
+    listener.ended(grant, slot, outcome, receipt, reports.tail() if outcome.state == "failed" else b"")
+    return outcome
+
+
+def record_loss(
+    grant: Grant, ledger: Ledger, slot: Slot, listener: Listener, *, alone: bool, counts: bool
+) -> Outcome:
+    """Tell the ledger of an attempt whose keeper died with it. `alone`: no other trial ran beside it.
+
+    `counts` False: the whole run died, by no fault of this trial.
+    """
+    if not counts:
+        outcome = Outcome("interrupted", "the run was killed", again=True)
+    elif states.after_loss(grant.losses, alone) == "poison":
+        outcome = Outcome("failed", "host lost")
+    else:
+        outcome = Outcome("lost", "its keeper was killed", again=True)
+    listener.ended(grant, slot, outcome, ledger.finish(grant.token, outcome), b"")
+    return outcome
+
+
+def read_outcome(folder: Path, token: str) -> Mapping[str, object] | None:
+    """What a keeper left in an attempt's folder, if it is that attempt's and whole."""
+    try:
+        told = json.loads((folder / "outcome.json").read_bytes())
+    except (OSError, ValueError):
+        return None
+    return told if isinstance(told, dict) and told.get("token") == token else None
+
+
+def printed(told: Mapping[str, object]) -> int:
+    """How many bytes of output there were."""
+    count = told.get("log_bytes")
+    return count if isinstance(count, int) else 0
+
+
+def recover(place: Workspace, ledger: Ledger, sweep: Sweep) -> None:
+    """Settle what a killed run left: outcomes that were written are delivered, the rest is queued again.
+
+    For the holder of the sweep's lock: nothing of the sweep runs any more.
+    """
+    for attempt in ledger.running(sweep.uid):
+        folder = place.attempt(sweep.name, attempt.trial, attempt.number)
+        told = read_outcome(folder, attempt.token)
+        grant = ledger.granted(attempt.token)
+        if told is None or grant is None:
+            continue
+        reports = Reports(folder, sweep.spec.metrics, None, sweep.spec.log_limit, keep=True)
+        reports.end()
+        ledger.finish(attempt.token, judged(told, reports, grant, sweep.spec))
+    ledger.requeue(sweep.uid, state="interrupted", why="the run was killed")
+
+
+def order(grant: Grant, job: Job, slot: Slot, folder: Path, checkpoint: Path) -> Start:
+    """What the keeper is asked to do for this grant, in the attempt's folder."""
+    places = {
+        "output": f"{folder}/files",
+        "checkpoint": str(checkpoint),
+        "trial": str(grant.trial),
+        "sweep": grant.sweep,
+    }
+    command = argv(job.spec, grant.params, places)
+    if command[0] == "python":
+        command[0] = job.python
+    env = {
+        "SWEEPFW_SWEEP": grant.sweep,
+        "SWEEPFW_TRIAL": places["trial"],
+        "SWEEPFW_ATTEMPT": str(grant.attempt),
+        "SWEEPFW_PARAMS": f"{folder}/params.json",
+        "SWEEPFW_METRICS": f"{folder}/metrics.jsonl",
+        "SWEEPFW_OUTPUT": places["output"],
+        "SWEEPFW_CHECKPOINT": places["checkpoint"],
+        "SWEEPFW_SLOT": slot.name,
+    } | _share(slot, job.setup.env)
+    return Start(
+        setup=job.number,
+        folder=str(folder),
+        checkpoint=places["checkpoint"],
+        argv=tuple(command),
+        env=env,
+        params=json.dumps({name: typed(value) for name, value in grant.params.items()}),
+        label=label(grant.sweep, grant.trial, grant.attempt),
+        token=grant.token,
+    )
+
+
+def _share(slot: Slot, base: Mapping[str, str]) -> dict[str, str]:
+    env = {} if slot.gpus is None else {"CUDA_VISIBLE_DEVICES": ",".join(slot.gpus)}
+    if "OMP_NUM_THREADS" not in base:  # else every trial would start a thread for every core of the host
+        env["OMP_NUM_THREADS"] = str(slot.cpus)
+    return env
+
+
+def _follow(keeper: Keeper, reports: Reports, *, live: bool) -> Mapping[str, object]:
+    while True:
+        event = keeper.receive(PULSE if live else None)
+        if isinstance(event, Ended):
+            return event.outcome
+        if live:
+            reports.look(event.total if isinstance(event, LogGrew) else None)
+
+
+def judged(told: Mapping[str, object], reports: Reports, grant: Grant, spec: Spec) -> Outcome:
+    """The outcome that the ledger gets, from what the keeper told and the trial reported."""
+    state, reason = states.judge(
+        told, "" if told.get("exit_code") == 0 else reports.tail().decode(errors="replace")
+    )
+    code = told.get("exit_code")
+    ended = told.get("ended")
+    return Outcome(
+        state=state,
+        reason=reason,
+        exit_code=code if isinstance(code, int) else None,
+        ended=float(ended) if isinstance(ended, (int, float)) else 0.0,
+        metrics=reports.summaries(),
+        details={key: told[key] for key in DETAILS if told.get(key)},
+        again=state == "interrupted"
+        or (state == "failed" and states.may_retry(reason, spec.retries, grant.failures)),
+    )
+
+
+# Of the keeper's words, those that people ask for later; the rest stays in outcome.json.
+DETAILS = (
+    "signal",
+    "error",
+    "seconds",
+    "log_bytes",
+    "files",
+    "left",
+    "left_count",
+    "max_rss",
+    "cpu",
+    "survivors",
+)
