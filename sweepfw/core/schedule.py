@@ -25,14 +25,14 @@ class Room:
 
 @dataclass(frozen=True, slots=True)
 class SlotPlan:
-    """Room for one running trial. `gpus` are UUIDs; none of them: they are hidden from the trial (`gpus: 0`).
+    """Room for one running trial. `gpus` are UUIDs; None: they are hidden from the trial (`gpus: 0`).
 
-    None: the host has no GPUs that we know of, and the trial sees what is there.
+    An empty tuple: the host has no GPUs that we know of, and the trial sees what is there.
     """
 
     name: str
     cpus: int
-    gpus: tuple[str, ...] | None = None
+    gpus: tuple[str, ...] | None = ()
 
 
 def slots_for(room: Room, needs: Needs, jobs: int | None = None) -> tuple[SlotPlan, ...]:
@@ -52,7 +52,7 @@ def slots_for(room: Room, needs: Needs, jobs: int | None = None) -> tuple[SlotPl
     cpus = max(1, ceil(needs.cpus), int(room.cpus // count))
     if groups:
         return tuple(SlotPlan(str(n), cpus, group) for n, group in enumerate(groups[:count]))
-    return tuple(SlotPlan(str(n), cpus, () if needs.gpus == 0 else None) for n in range(count))
+    return tuple(SlotPlan(str(n), cpus, None if needs.gpus == 0 else ()) for n in range(count))
 
 
 def _count(room: Room, needs: Needs, jobs: int | None, groups: Sequence[tuple[str, ...]]) -> int:
