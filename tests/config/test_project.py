@@ -7,7 +7,10 @@ from typing import Any
 
 import pytest
 import yaml
+from hypothesis import given
+from hypothesis import strategies as st
 
+from sweepfw.config import schema
 from sweepfw.config.project import (
     find_project,
     load_project,
@@ -201,3 +204,38 @@ def test_the_echo_project_shows_a_value_a_list_and_an_interval() -> None:
     assert found[0] == {"greeting": "hello", "batchsize": 100, "epoch": 5}
     assert found[-1] == {"greeting": "hello", "batchsize": 500, "epoch": 15}
     assert len(found) == 6
+
+
+SCALARS = (
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text()
+    | st.sampled_from(["1h", "1MB", "a|b"])
+)
+VALUES = st.recursive(
+    SCALARS,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text() | SCALARS, inner, max_size=3),
+    max_leaves=5,
+)
+INNER = sorted({key.name.partition(".")[2] for key in schema.KEYS} - {""})
+
+
+@given(
+    st.sampled_from(schema.NAMES),
+    VALUES | st.dictionaries(st.sampled_from(INNER), VALUES, max_size=2),
+    st.booleans(),
+)
+def test_any_value_of_any_key_is_taken_or_refused_in_one_line(
+    tmp_path_factory: pytest.TempPathFactory, key: str, value: object, in_task: bool
+) -> None:
+    root = tmp_path_factory.getbasetemp() / "any"
+    root.mkdir(exist_ok=True)
+    keys = {"command": "a", key: value}
+    text = yaml.safe_dump({"tasks": {"one": keys}} if in_task else keys, allow_unicode=True)
+    (root / "project.yml").write_text(text, encoding="utf-8", errors="replace")
+    try:
+        spec_for(load_project(root))
+    except SweepError as error:
+        assert str(error).isprintable()
