@@ -174,7 +174,7 @@ def _json_number(value: object) -> float | None:
         try:
             return float(value)
         except OverflowError:
-            return math.copysign(math.inf, value)
+            return math.inf if value > 0 else -math.inf
     if isinstance(value, str) and value.lower().lstrip("+-") in ("nan", "inf", "infinity"):
         return float(value)
     return None
