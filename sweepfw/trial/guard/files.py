@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from errno import EBADF, EINVAL, ENOSYS, ENOTTY, EOPNOTSUPP, EPERM, EXDEV
 
 _CHUNK = 1 << 20
-_FICLONE = 0x40049409
+_FICLONE, _GETFLAGS, _SETFLAGS = 0x40049409, 0x80086601, 0x40086602
+_TOPDIR = 0x20000
 _NOT_HERE = {
     EXDEV,
     EINVAL,
@@ -136,6 +138,25 @@ def _without_permission(act: object, path: str) -> None:
     except PermissionError:
         os.chmod(os.path.dirname(path), 0o700)
         act(path)
+
+
+def spread(folder: str) -> None:
+    """Ask ext4 to put the folders in this one far from one another, as it does at the top of a disk.
+
+    Near one another, they share inodes that it searches one by one after deletes: creating a file then takes
+    a millisecond instead of 30 microseconds. Other file systems refuse, and need it not.
+    """
+    try:
+        from fcntl import ioctl
+
+        fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            flags = int.from_bytes(ioctl(fd, _GETFLAGS, bytes(8)), sys.byteorder)
+            ioctl(fd, _SETFLAGS, (flags | _TOPDIR).to_bytes(8, sys.byteorder))
+        finally:
+            os.close(fd)
+    except OSError:
+        pass
 
 
 def measure(root: str) -> tuple[int, int]:

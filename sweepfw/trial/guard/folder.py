@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from sweepfw.trial.guard import outputs
-from sweepfw.trial.guard.files import measure, remove, walk
+from sweepfw.trial.guard.files import measure, remove, spread, walk
 from sweepfw.trial.guard.workcopy import Changes, WorkCopy, read_manifest
 
 TYPE_CHECKING = False  # the module typing is not loaded here
@@ -15,8 +15,38 @@ if TYPE_CHECKING:
     from sweepfw.trial.guard.messages import SetupMessage, StartMessage
 
 
+class Spares:
+    """Folders that a trial left as new, still where it left them: renaming one is cheaper than making one,
+    and far cheaper on ext4, which slows down where much is deleted."""
+
+    def __init__(self) -> None:
+        self._paths: dict[str, str] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self._paths)
+
+    def keep(self, kind: str, path: str) -> None:
+        self._paths[kind] = path
+
+    def take(self, kind: str, path: str) -> bool:
+        """Make the spare folder of this kind, if there is one, the folder at `path`; whether that worked."""
+        spare = self._paths.pop(kind, None)
+        if spare is None:
+            return False
+        try:
+            os.rename(spare, path)
+        except OSError:  # something is at `path` already, or somebody removed the attempt that it lay in
+            _remove(spare)
+            return False
+        return True
+
+    def drop(self) -> None:
+        while self._paths:
+            _remove(self._paths.popitem()[1])
+
+
 class Setup:
-    """What all trials of one snapshot share, with the working copy that the last one left for the next."""
+    """What all trials of one snapshot share."""
 
     def __init__(self, message: SetupMessage) -> None:
         self.env = message["env"]
@@ -28,7 +58,8 @@ class Setup:
         self.is_output = outputs.matcher(message["outputs"])
         self._manifest, self._objects = message["manifest"], message["objects"]
         self._copy: WorkCopy | None = None
-        self.spare = ""  # the folder of a copy that is as new
+        self.spares = Spares()
+        self.trials = ""  # the folder in which the last trial's was
 
     @property
     def copy(self) -> WorkCopy:
@@ -37,14 +68,6 @@ class Setup:
             rows = read_manifest(self._manifest) if self._manifest else {}
             self._copy = WorkCopy(rows, self._objects or "")
         return self._copy
-
-    def drop_spare(self) -> None:
-        if self.spare:
-            spare, self.spare = self.spare, ""
-            try:
-                remove(spare)
-            except OSError:
-                pass  # of another user, or too deeply nested: `gc` and the user see it where it lies
 
 
 class AttemptFolder:
@@ -62,38 +85,26 @@ class AttemptFolder:
         self._changes = Changes({}, {}, [])
 
     def make(self) -> None:
-        try:
-            os.mkdir(self.path)
-        except FileNotFoundError:
-            os.makedirs(self.path)
-        except FileExistsError:
-            pass
+        trial, trials = os.path.dirname(self.path), os.path.dirname(os.path.dirname(self.path))
+        if self._setup.trials != trials:
+            self._setup.trials = trials
+            os.makedirs(trials, exist_ok=True)
+            spread(trials)
+        _make(trial)
+        _make(self.path)
         fd = os.open(self.path + "/params.json", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
         try:
             os.write(fd, self._params.encode())
         finally:
             os.close(fd)
-        for folder in (self.files, self._checkpoint):
-            try:
-                os.mkdir(folder)
-            except FileNotFoundError:
-                os.makedirs(folder)
-            except FileExistsError:
-                pass
+        for kind, folder in (("files", self.files), ("checkpoint", self._checkpoint)):
+            if not self._setup.spares.take(kind, folder):
+                _make(folder)
 
     def fill(self, check: Callable[[], object]) -> None:
         """Put the working copy in its place: the spare one, else a new one."""
-        if self._setup.shared:
-            return
-        spare, self._setup.spare = self._setup.spare, ""
-        if spare:
-            try:
-                os.rename(spare, self.work)
-            except OSError:
-                remove(spare)
-            else:
-                return
-        self._setup.copy.make(self.work, check)
+        if not self._setup.shared and not self._setup.spares.take("work", self.work):
+            self._setup.copy.make(self.work, check)
 
     def size(self) -> int:
         """Bytes of the output files, those still in the working copy among them."""
@@ -115,19 +126,20 @@ class AttemptFolder:
         return {"left": outputs.largest(left), "left_count": len(left), "files": self._tidy()}
 
     def _tidy(self) -> dict[str, int]:
-        """Remove the folders that nobody used; how many output files there are, and their bytes."""
-        count, size = (0, 0) if _remove_empty(self.files) else measure(self.files)
-        _remove_empty(self._checkpoint)
+        """Take away the folders that nobody used; how many output files there are, and their bytes."""
+        if _is_empty(self._checkpoint):
+            self._setup.spares.keep("checkpoint", self._checkpoint)
+        if _is_empty(self.files):
+            self._setup.spares.keep("files", self.files)
+            return {"count": 0, "bytes": 0}
+        count, size = measure(self.files)
         return {"count": count, "bytes": size}
 
     def discard_work(self) -> None:
         """Nothing ran here: nothing of it is worth keeping."""
         self._tidy()
         if not self._setup.shared:
-            try:
-                remove(self.work)
-            except OSError:
-                pass
+            _remove(self.work)
 
     def keep_work(self) -> None:
         """Make the working copy, put right again, the next trial's."""
@@ -136,16 +148,30 @@ class AttemptFolder:
         try:
             self._setup.copy.restore(self.work, self._changes)
         except OSError:
-            self.discard_work()
+            _remove(self.work)
         else:
-            self._setup.spare = self.work
+            self._setup.spares.keep("work", self.work)
 
 
-def _remove_empty(folder: str) -> bool:
+def _make(folder: str) -> None:
     try:
-        os.rmdir(folder)
+        os.mkdir(folder)
+    except FileExistsError:
+        pass
     except FileNotFoundError:
-        return True
+        os.makedirs(folder)
+
+
+def _is_empty(folder: str) -> bool:
+    try:
+        with os.scandir(folder) as entries:
+            return next(entries, None) is None
     except OSError:
         return False
-    return True
+
+
+def _remove(folder: str) -> None:
+    try:
+        remove(folder)
+    except OSError:
+        pass  # of another user, or too deeply nested: `gc` and the user see it where it lies

@@ -13,13 +13,15 @@ class Follower:
     """Reads the output of one attempt, in order. `offset` counts bytes of the output, not of the file.
 
     Used by the keeper's client, which is told by `LogGrew` and `log_bytes` how much was printed. The file
-    that was opened first stays open: a long log is put in order in another file of the same name.
+    that was opened first stays open: a long log is put in order in another file of the same name. Who
+    begins only then is given that file as it is, with the line that says what is missing.
     """
 
     def __init__(self, path: str, limit: int) -> None:
         self._path = path
         self._limit = max(limit, 2)
         self._fd = -1
+        self._in_order = False
         self.offset = 0
         self.skipped = 0  # bytes that were overwritten before they were read
 
@@ -30,6 +32,9 @@ class Follower:
         """
         if self._fd < 0:
             self._fd = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
+            self._in_order = os.fstat(self._fd).st_size > self._limit
+        if self._in_order:
+            return self._pass_on(self.offset, _CHUNK)
         oldest = total - (self._limit - self._limit // 2)
         if total > self._limit and self._limit // 2 <= self.offset < oldest:
             self.skipped += oldest - self.offset
@@ -38,7 +43,10 @@ class Follower:
         count = min(total - self.offset, self._limit - start, _CHUNK)
         if self.offset < self._limit // 2:
             count = min(count, self._limit // 2 - self.offset)
-        data = os.pread(self._fd, max(count, 0), start)
+        return self._pass_on(start, max(count, 0))
+
+    def _pass_on(self, start: int, count: int) -> bytes:
+        data = os.pread(self._fd, count, start)
         self.offset += len(data)
         return data
 

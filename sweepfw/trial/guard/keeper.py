@@ -63,7 +63,7 @@ class Keeper:
                 raise Abandoned
             if (message := self._orders.next()) is not None:
                 return message
-            idle = _IDLE if any(setup.spare for setup in self._setups.values()) else None
+            idle = _IDLE if any(setup.spares for setup in self._setups.values()) else None
             before = time.monotonic()
             self._orders.wait(idle)
             if idle and time.monotonic() - before >= idle:
@@ -71,7 +71,7 @@ class Keeper:
 
     def _drop_spares(self) -> None:
         for setup in self._setups.values():
-            setup.drop_spare()
+            setup.spares.drop()
 
     def _obey(self, message: Any) -> None:
         kind, number, *rest = message
@@ -82,14 +82,14 @@ class Keeper:
 
     def _prepare(self, number: int, message: SetupMessage) -> None:
         if number in self._setups:
-            self._setups[number].drop_spare()
+            self._setups[number].spares.drop()
         self._setups[number] = Setup(message)
 
     def _run(self, seq: int, start: StartMessage) -> None:
         setup = self._setups[start["setup"]]
         for other in self._setups.values():
             if other is not setup:
-                other.drop_spare()
+                other.spares.drop()
         folder = AttemptFolder(start, setup)
         outcome = self._conduct(seq, start, setup, folder)
         try:
