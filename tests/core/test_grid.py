@@ -224,6 +224,19 @@ def test_when_leaves_out_and_makes_one_of_what_is_equal():
     assert shown(a_space) == ["momentum=0 opt=sgd #1", "opt=adam #1", "momentum=0.9 opt=sgd #1"]
 
 
+def test_when_makes_one_of_zipped_rows_that_become_equal():
+    rules = {"zip": (("a", "b"),), "when": {"a": {"o": "p"}}}
+    a_space = space(rules, a=numbers("1", "2", "3"), b=("x", "x", "y"), o=("p", "q"))
+    assert shown(a_space) == [
+        "a=1 b=x o=p #1",
+        "b=x o=q #1",
+        "a=2 b=x o=p #1",
+        "a=3 b=y o=p #1",
+        "b=y o=q #1",
+    ]
+    assert count(a_space) == Count(5)
+
+
 def test_exclude_matches_what_is_left_by_when():
     rules = {"when": {"m": {"opt": "sgd"}}, "exclude": ({"m": Number("0.0")},)}
     a_space = space(rules, opt=("sgd", "adam"), m=numbers("0", "0.9"))
