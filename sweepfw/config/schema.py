@@ -6,16 +6,14 @@ The readers are called by `project`; the reference in docs/project.md is held ag
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from sweepfw.config import settings
 from sweepfw.config.node import Node
 from sweepfw.config.quantities import choice, duration, duration_or_zero, optional, size, switch, word
 
 
-@dataclass(frozen=True, slots=True)
-class Key:
+class Key(NamedTuple):
     """One key. `read` gives the Spec's field of that name; None: the project or the space reads it.
 
     A name with a point is a key within a key, shown in the reference; the outer one reads it.

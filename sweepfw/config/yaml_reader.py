@@ -9,9 +9,9 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 import yaml
 
@@ -88,8 +88,7 @@ def _line_column(before: str) -> tuple[int, int]:
     return before.count("\n") + 1, len(before) - before.rfind("\n")
 
 
-@dataclass(frozen=True, slots=True)
-class _Built:
+class _Built(NamedTuple):
     """A node with what it weighs: aliases are weighed before anything walks them."""
 
     node: Node
@@ -97,15 +96,13 @@ class _Built:
     depth: int
 
 
-@dataclass(slots=True)
 class _Composer:
     """Builds nodes from parse events, one recursion per level down to MAX_DEPTH."""
 
-    events: Iterator[yaml.Event]
-    shown: str
-    lines: bool
-    anchors: dict[str, _Built] = field(default_factory=dict)
-    aliased: int = 0
+    def __init__(self, events: Iterator[yaml.Event], shown: str, lines: bool) -> None:
+        self.events, self.shown, self.lines = events, shown, lines
+        self.anchors: dict[str, _Built] = {}
+        self.aliased = 0
 
     def document(self) -> Node:
         next(self.events)  # the stream's start
@@ -154,7 +151,7 @@ class _Composer:
             self.fail(event, f"aliases add more than {MAX_ALIASED:,} values; write out what is needed")
         if depth + built.depth - 1 > MAX_DEPTH:
             self.fail(event, f"nested deeper than {MAX_DEPTH} levels by an alias; write it flatter")
-        return replace(built, node=replace(built.node, place=self.place(event)))
+        return built._replace(node=replace(built.node, place=self.place(event)))
 
     def scalar(self, event: yaml.ScalarEvent) -> Node:
         place, text, tag = self.place(event), event.value, event.tag
