@@ -29,13 +29,14 @@ if TYPE_CHECKING:
 def resume(sweep: str, cancelled: bool, only: str | None, how: Running) -> int:
     """Run what SWEEP lacks: trials that are queued, were interrupted, or wait after a pause."""
     from sweepfw.core.naming import parse_numbers
+    from sweepfw.engine.lock import SweepLock
 
     place, ledger, found = _find(sweep)
     numbers = parse_numbers(only) if only else None
     if cancelled:
         ledger.reopen(found.uid, ["cancelled"], numbers)
-    if ledger.sweep(found.uid).state in ("paused", "stopped"):
-        ledger.open(found.uid)
+    if found.state == "paused" and SweepLock.heeded(place, found.uid):
+        ledger.open(found.uid)  # its run waits for the last trials before the pause, and goes on now
     return _go_on(place, ledger, found, how, only=only)
 
 

@@ -82,7 +82,7 @@ class LocalRun:
                 seen = now
                 self._heed()
             if not self.failure and not self._guarded():
-                self._fail(StoppedError(f"the guardian was killed, and {self.sweep.name} with it"))
+                self._fail(StoppedError(f"the guardian was killed; go on with: sweepfw resume {self.sweep.name}"))
             tick()
         if self.failure:
             raise self.failure
