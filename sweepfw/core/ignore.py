@@ -111,9 +111,13 @@ def _strip_end(line: str) -> str:
 
 def _prefix(pattern: str) -> str:
     """The folders at the pattern's start that are written out, with a slash at the end."""
-    literal = re.match(r"[^*?\[\\]*", pattern)
-    assert literal is not None
-    return literal[0][: literal[0].rfind("/") + 1] if literal[0] != pattern else pattern + "/"
+    literal = _literal(pattern)
+    return literal[: literal.rfind("/") + 1] if literal != pattern else pattern + "/"
+
+
+def _literal(pattern: str) -> str:
+    """What comes before the first sign that does not stand for itself."""
+    return re.split(r"[*?\[\\]", pattern, maxsplit=1)[0]
 
 
 def _translate(pattern: str) -> str | None:
@@ -141,13 +145,16 @@ def _translate(pattern: str) -> str | None:
 
 
 def _stars(pattern: str, at: int) -> tuple[str, int]:
-    """`**` between slashes stands for any folders, or none; other stars stay within a name."""
+    """`**` between slashes stands for any folders, or none; other stars stay within a name.
+
+    The pattern's start counts as a slash, and so does the end of its literal part: git compares that apart.
+    """
     end = at
     while end < len(pattern) and pattern[end] == "*":
         end += 1
-    starts = at == 0 or pattern[at - 1] == "/"
-    if end - at == 2 and starts:
-        if end == len(pattern):
+    starts = pattern[:at].endswith("/") or at == len(_literal(pattern))
+    if end - at >= 2 and starts:
+        if end == len(pattern) or pattern.startswith("\\/", end):
             return ".*", end
         if pattern[end] == "/":
             return "(?:.*/)?", end + 1

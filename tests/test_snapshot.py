@@ -1,0 +1,516 @@
+"""Snapshots: what is taken, what is left out, what is stored once, what changes meanwhile."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sweepfw.errors import SweepError
+from sweepfw.snapshot import (
+    checkout,
+    collect,
+    differences,
+    freeze,
+    manifest,
+    objects,
+    read,
+    scan,
+    settle,
+)
+from sweepfw.snapshot.objects import Cache
+
+GIGABYTE = 10**9
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    folder = tmp_path / "project"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Path:
+    return tmp_path / "store"
+
+
+def write(root: Path, files: dict[str, str]) -> None:
+    for path, text in files.items():
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / path).write_text(text)
+
+
+def taken(root: Path) -> set[str]:
+    return {entry.path for entry in scan(root).taken if entry.kind != "dir"}
+
+
+def tree(folder: Path) -> dict[str, tuple[str, object]]:
+    """All of a folder: kind, and content or target, and the x bit."""
+    found: dict[str, tuple[str, object]] = {}
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder).as_posix()
+        if path.is_symlink():
+            found[name] = ("link", os.readlink(path))
+        elif path.is_dir():
+            found[name] = ("dir", None)
+        else:
+            found[name] = ("file", (path.read_bytes(), bool(path.stat().st_mode & 0o100)))
+    return found
+
+
+# -- what is taken -------------------------------------------------------------------------------------
+
+
+def test_untracked_files_and_empty_folders_are_taken(root: Path, store: Path) -> None:
+    write(root, {"train.py": "a", "lib/deep/x.py": "b"})
+    (root / "empty").mkdir()
+    assert [entry.path for entry in scan(root).taken] == [
+        "empty",
+        "lib",
+        "lib/deep",
+        "lib/deep/x.py",
+        "train.py",
+    ]
+
+
+def test_what_is_never_taken(root: Path) -> None:
+    write(
+        root,
+        {
+            "train.py": "",
+            ".git/config": "",
+            ".sweepfw/ledger.db": "",
+            "runs/a-1/sweep.yml": "",
+            "lib/runs/kept.py": "",
+            "lib/__pycache__/x.pyc": "",
+            ".env": "TOKEN=1",
+            "conf/.env.local": "TOKEN=1",
+            "venv/pyvenv.cfg": "",
+            "venv/lib/python3.11/site.py": "",
+            "conda/conda-meta/history": "",
+            "id_ed25519": "",
+            "server.pem": "",
+            "notes/deploy": "-----BEGIN OPENSSH PRIVATE KEY-----\nabc\n-----END OPENSSH PRIVATE KEY-----\n",
+            "about_keys.py": 'HEADER = "-----BEGIN RSA PRIVATE KEY-----"\n',
+        },
+    )
+    assert taken(root) == {"train.py", "lib/runs/kept.py", "about_keys.py"}
+    why = dict(scan(root).left_out)
+    assert why["notes/deploy"] == "holds a private key"
+    assert why["venv"] == "a virtual environment"
+    assert set(why) >= {".git", "runs", ".env", "conf/.env.local", "conda", "id_ed25519", "server.pem"}
+
+
+def test_freeze_leaves_out_the_same_as_scan(root: Path, store: Path) -> None:
+    write(
+        root,
+        {
+            "a": "1",
+            "key": "-----BEGIN PRIVATE KEY-----\nx\n",
+            ".env": "S=1",
+            "x.log": "",
+            ".gitignore": "*.log",
+        },
+    )
+    snapshot = freeze(root, store, GIGABYTE)
+    assert snapshot.listing == scan(root)
+    stored = b"".join(path.read_bytes() for path in store.rglob("*") if path.is_file())
+    assert b"PRIVATE KEY" not in stored and b"S=1" not in stored
+
+
+def test_our_own_ignore_file_excludes_and_brings_back(root: Path) -> None:
+    write(
+        root,
+        {
+            ".gitignore": "data/\n*.log\ndeep/*\n",
+            ".sweepfwignore": "!data/\nbig.bin\n!.env.example\n!keep.log\n"
+            "!runs/pretrained/*.pt\n!server.pem\n",
+            "data/train.csv": "",
+            "data/a.log": "",
+            "data/.env": "",
+            "data/__pycache__/x.pyc": "",
+            "deep/x": "",
+            "big.bin": "",
+            ".env.example": "",
+            ".env": "",
+            "keep.log": "",
+            "lose.log": "",
+            "runs/pretrained/model.pt": "",
+            "runs/pretrained/other.txt": "",
+            "runs/a-1/sweep.yml": "",
+            "server.pem": "-----BEGIN PRIVATE KEY-----\n",
+        },
+    )
+    # A folder that is brought back comes with what .gitignore named in it, but with no secrets.
+    assert taken(root) == {
+        ".gitignore",
+        ".sweepfwignore",
+        "data/train.csv",
+        "data/a.log",
+        ".env.example",
+        "keep.log",
+        "runs/pretrained/model.pt",
+        "server.pem",
+    }
+    assert {e.path for e in scan(root).taken if e.kind == "dir"} == {
+        "data",
+        "deep",
+        "runs",
+        "runs/pretrained",
+    }
+
+
+def test_ignore_files_of_the_repository_above_apply(tmp_path: Path) -> None:
+    root = tmp_path / "repository" / "projects" / "mine"
+    write(root, {"train.py": "", "a.log": "", "out/x": "", "mine/y": "", "z.tmp": "", "kept.tmp": ""})
+    write(
+        tmp_path / "repository",
+        {
+            ".git/info/exclude": "*.tmp\n!kept.tmp\n",
+            ".gitignore": "*.log\n/projects/mine/out\nprojects/\nmine\n",
+            "projects/.gitignore": "/mine/mine\n",
+        },
+    )
+    # That git ignores the project itself does not empty it.
+    assert taken(root) == {"train.py", "kept.tmp"}
+
+
+def test_worktrees_name_their_repository(tmp_path: Path) -> None:
+    repository, tree_folder = tmp_path / "main", tmp_path / "tree"
+    repository.mkdir()
+    git(repository, "init", "-q")
+    write(repository, {"a": ""})
+    git(repository, "add", "a")
+    git(repository, "commit", "-q", "-m", "a")
+    git(repository, "worktree", "add", "-q", str(tree_folder))
+    (repository / ".git/info/exclude").write_text("*.tmp\n")
+    write(tree_folder, {"b.tmp": ""})
+    assert taken(tree_folder) == {"a"}
+
+
+def git(folder: Path, *arguments: str) -> bytes:
+    return subprocess.run(["git", *arguments], cwd=folder, check=True, capture_output=True).stdout
+
+
+NAMES = ["a", "b", "ab", "a.x", "b.x", "cc", "[d]", "e f", "#g", "!h"]
+PATHS = st.lists(st.sampled_from(NAMES), min_size=1, max_size=4).map("/".join)
+PIECES = [
+    "a",
+    "b",
+    "*",
+    "**",
+    "?",
+    "/",
+    "/**/",
+    "**/",
+    "/**",
+    "[ab]",
+    "[!a]",
+    "[^b]",
+    "[a-c]",
+    "[z-a]",
+    "[]d]",
+    ".x",
+]
+PIECES += ["\\", " ", "\\ ", "#", "!", "[[:alpha:]]", "[", "]", "***"]
+LINES = st.lists(st.sampled_from(PIECES + NAMES), min_size=1, max_size=5).map("".join)
+RULES = st.lists(st.one_of(LINES, LINES.map(lambda line: "!" + line)), max_size=6).map("\n".join)
+
+
+@settings(max_examples=80)
+@given(paths=st.lists(PATHS, min_size=1, max_size=12), top=RULES, nested=RULES)
+def test_gitignore_is_read_as_git_reads_it(
+    tmp_path_factory: pytest.TempPathFactory, paths: list[str], top: str, nested: str
+) -> None:
+    root = tmp_path_factory.mktemp("repository")
+    git(root, "init", "-q")
+    for path in paths:
+        try:
+            write(root, {path: "x"})
+        except (FileExistsError, NotADirectoryError, IsADirectoryError):
+            continue  # one path is a folder of another
+    write(root, {".gitignore": top})
+    if (root / "a").is_dir():
+        write(root, {"a/.gitignore": nested})
+    told = git(root, "ls-files", "-z", "--others", "--exclude-standard").decode().split("\0")
+    assert taken(root) == set(told) - {""}
+
+
+# -- links and special files ---------------------------------------------------------------------------
+
+
+def test_links_stay_links_and_stay_inside(root: Path, store: Path, tmp_path: Path) -> None:
+    write(root, {"data/x": "1"})
+    (root / "near").symlink_to("data/x")
+    (root / "dangling").symlink_to("nowhere")
+    (root / "data" / "absolute").symlink_to(root / "data" / "x")
+    checkout(store, freeze(root, store, GIGABYTE).id, tmp_path / "copy")
+    assert os.readlink(tmp_path / "copy/near") == "data/x"
+    assert os.readlink(tmp_path / "copy/dangling") == "nowhere"
+    assert os.readlink(tmp_path / "copy/data/absolute") == "x"  # else the copy would write into the project
+
+
+def test_links_that_lead_out_are_refused_until_a_rule_names_them(root: Path, tmp_path: Path) -> None:
+    (tmp_path / "outside").mkdir()
+    write(root, {"a": ""})
+    (root / "data").symlink_to("../outside")
+    with pytest.raises(SweepError, match=r"data: this link leads out .*outside.*\.sweepfwignore"):
+        scan(root)
+    write(root, {".sweepfwignore": "data\n"})
+    assert "data" not in taken(root)
+    write(root, {".sweepfwignore": "!data\n"})
+    link = next(entry for entry in scan(root).taken if entry.path == "data")
+    assert (link.kind, link.target) == ("link", str(tmp_path / "outside"))  # it holds from any copy
+
+
+def test_special_files_are_named_and_left(root: Path) -> None:
+    os.mkfifo(root / "pipe")
+    assert scan(root).left_out == (("pipe", "neither file, folder nor link"),)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
+def test_what_can_not_be_read_is_named(root: Path, store: Path) -> None:
+    write(root, {"secret": "x"})
+    (root / "secret").chmod(0)
+    with pytest.raises(SweepError, match=r"secret: can't be read .*sweepfwignore"):
+        freeze(root, store, GIGABYTE)
+
+
+def test_names_that_are_no_text_come_back_byte_for_byte(root: Path, store: Path, tmp_path: Path) -> None:
+    names = [b"caf\xe9", "日本".encode(), b"new\nline", b"-rf"]
+    for name in names:
+        Path(os.fsdecode(os.fsencode(root) + b"/" + name)).write_text("x")
+    checkout(store, freeze(root, store, GIGABYTE).id, tmp_path / "copy")
+    assert sorted(os.listdir(os.fsencode(tmp_path / "copy"))) == sorted(names)
+
+
+# -- storing -------------------------------------------------------------------------------------------
+
+
+def test_a_checkout_is_the_project(root: Path, store: Path, tmp_path: Path) -> None:
+    write(root, {"train.py": "a", "lib/same.py": "a", "run.sh": "#!/bin/sh\n", "none": ""})
+    (root / "run.sh").chmod(0o700)
+    (root / "lib/empty").mkdir()
+    (root / "big").write_bytes(os.urandom(3_000_000))
+    snapshot = freeze(root, store, GIGABYTE)
+    checkout(store, snapshot.id, tmp_path / "copy")
+    assert tree(tmp_path / "copy") == tree(root)
+    assert read(store, snapshot.id, "lib/same.py") == b"a"
+    assert read(store, snapshot.id, "lib/nothing.py") is None
+
+
+def test_equal_projects_are_one_snapshot_and_equal_files_one_object(
+    root: Path, store: Path, tmp_path: Path
+) -> None:
+    write(root, {"a": "same", "b": "same", "c": "other"})
+    first = freeze(root, store, GIGABYTE)
+    settle(store, first)
+    other = tmp_path / "elsewhere"
+    write(other, {"c": "other", "b": "same", "a": "same"})
+    second = freeze(other, store, GIGABYTE)
+    assert (first.id, second.fresh) == (second.id, ())
+    assert len([path for path in objects(store).rglob("*") if path.is_file()]) == 2
+
+
+@pytest.mark.parametrize("change", ["content", "mode", "name", "link", "empty folder"])
+def test_every_change_makes_another_snapshot(root: Path, store: Path, change: str) -> None:
+    write(root, {"a": "1"})
+    (root / "l").symlink_to("a")
+    before = freeze(root, store, GIGABYTE).id
+    if change == "content":
+        write(root, {"a": "2"})
+    elif change == "mode":
+        (root / "a").chmod(0o755)
+    elif change == "name":
+        (root / "a").rename(root / "b")
+    elif change == "link":
+        (root / "l").unlink()
+        (root / "l").symlink_to("b")
+    else:
+        (root / "d").mkdir()
+    assert freeze(root, store, GIGABYTE).id != before
+
+
+def test_the_manifest_is_what_the_keepers_read(root: Path, store: Path) -> None:
+    write(root, {"d/x": "1"})
+    (root / "d/x").chmod(0o755)
+    (root / "l").symlink_to("d/x")
+    rows = json.loads(manifest(store, freeze(root, store, GIGABYTE).id).read_bytes())["files"]
+    digest = "6b86b273ff34fce19d6b804eff5a3f5747ada4eaa22f1d49c01e52ddb7875b4b"
+    assert rows == [
+        ["d", "dir", 0o755, "", 0],
+        ["d/x", "file", 0o755, digest, 1],
+        ["l", "link", 0o777, "d/x", 0],
+    ]
+    assert (objects(store) / digest[:2] / digest[2:]).read_text() == "1"
+
+
+def test_over_the_limit_is_refused_before_anything_is_read(root: Path, store: Path) -> None:
+    for number in range(7):
+        with (root / f"f{number}").open("wb") as file:
+            file.truncate(number * 10**9)  # sparse: reading them would take minutes
+    with pytest.raises(SweepError) as refused:
+        freeze(root, store, 500_000_000)
+    text = str(refused.value)
+    assert "21 GB" in text and "500 MB" in text and "\n" not in text
+    assert "f6 (6 GB), f5 (5 GB), f4 (4 GB), f3 (3 GB), f2 (2 GB)" in text and "f1" not in text
+    assert not store.exists()
+
+
+def test_a_root_that_is_no_folder(tmp_path: Path, store: Path) -> None:
+    with pytest.raises(SweepError, match="no such folder"):
+        freeze(tmp_path / "nothing", store, GIGABYTE)
+
+
+def test_a_store_that_can_not_be_written(root: Path, tmp_path: Path) -> None:
+    write(root, {"a": ""})
+    (tmp_path / "file").write_text("")
+    with pytest.raises(SweepError, match="can't be stored"):
+        freeze(root, tmp_path / "file" / "store", GIGABYTE)
+
+
+def test_an_object_that_a_power_cut_shortened_is_stored_again(root: Path, store: Path) -> None:
+    write(root, {"a": "whole"})
+    path = next(p for p in freeze(root, store, GIGABYTE).fresh if p.suffix != ".json")
+    path.chmod(0o644)
+    path.write_text("")
+    freeze(root, store, GIGABYTE)
+    assert path.read_text() == "whole"
+
+
+def test_what_is_stored_is_what_its_digest_says_while_files_change(root: Path, store: Path) -> None:
+    from hashlib import sha256
+
+    running = True
+
+    def scribble() -> None:
+        number = 0
+        while running:
+            number += 1
+            (root / "small").write_text(f"{number}" * 1000)
+            (root / "large").write_bytes(os.urandom(100_000) * 20)
+
+    write(root, {"small": "x", "large": "y"})
+    writer = threading.Thread(target=scribble)
+    writer.start()
+    try:
+        for _ in range(15):
+            freeze(root, store, GIGABYTE)
+    finally:
+        running = False
+        writer.join()
+    contents = [path for path in objects(store).rglob("*") if path.is_file()]
+    assert contents
+    for path in contents:
+        assert sha256(path.read_bytes()).hexdigest() == path.parent.name + path.name
+
+
+# -- the cache -----------------------------------------------------------------------------------------
+
+
+def old(root: Path) -> None:
+    """Let the files look as if nobody had touched them for long; ctime can't be set, so wait for it."""
+    time.sleep(2.1)
+
+
+def test_an_unchanged_project_is_not_read_again(root: Path, store: Path) -> None:
+    write(root, {f"d/{number}": f"{number}" for number in range(60)})
+    old(root)
+    first = freeze(root, store, GIGABYTE)
+    for path in objects(store).rglob("*"):
+        if path.is_file():
+            path.chmod(0o644)
+            path.write_text("?" * path.stat().st_size)  # who reads the project again would not see this
+    cache = Cache.load(store, root)
+    assert len(cache.known) == 60
+    assert freeze(root, store, GIGABYTE).id == first.id
+    write(root, {"d/7": "!"})  # the same length
+    changed = freeze(root, store, GIGABYTE)
+    assert differences(store, first.id, changed.id).changed == ("d/7",)
+
+
+def test_young_files_are_never_remembered(root: Path, store: Path) -> None:
+    write(root, {f"{number}": "1" for number in range(60)})
+    first = freeze(root, store, GIGABYTE)
+    times = (root / "5").stat()
+    write(root, {"5": "2"})
+    os.utime(root / "5", ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert differences(store, first.id, freeze(root, store, GIGABYTE).id).changed == ("5",)
+
+
+def test_a_broken_cache_is_as_none(root: Path, store: Path) -> None:
+    write(root, {f"{number}": f"{number}" for number in range(60)})
+    first = freeze(root, store, GIGABYTE)
+    for path in (store / "cache").glob("*.json"):
+        path.write_text("{")
+    assert freeze(root, store, GIGABYTE).id == first.id
+
+
+# -- differences and collecting ------------------------------------------------------------------------
+
+
+def test_differences_are_named(root: Path, store: Path) -> None:
+    write(root, {"a": "1", "b": "1", "c": "1"})
+    first = freeze(root, store, GIGABYTE).id
+    (root / "a").unlink()
+    write(root, {"b": "2", "d": "1"})
+    found = differences(store, first, freeze(root, store, GIGABYTE).id)
+    assert (found.added, found.removed, found.changed) == (("d",), ("a",), ("b",))
+
+
+def test_collect_takes_what_nobody_names(root: Path, store: Path, tmp_path: Path) -> None:
+    write(root, {"shared": "s", "old": "o" * 100})
+    first = freeze(root, store, GIGABYTE).id
+    (root / "old").unlink()
+    write(root, {"new": "n"})
+    second = freeze(root, store, GIGABYTE).id
+    (objects(store) / "tmp-1-dead").write_text("left by a freeze that was killed")
+    assert collect(store, set()).files == 1  # all snapshots are young
+    freed = collect(store, {second}, age=3600, clock=lambda: time.time() + 7200)
+    assert freed.files == 2 and freed.bytes > 100
+    checkout(store, second, tmp_path / "copy")
+    with pytest.raises(SweepError, match="gone"):
+        checkout(store, first, tmp_path / "other")
+
+
+def test_freezing_again_makes_a_snapshot_young(root: Path, store: Path) -> None:
+    write(root, {"a": "1"})
+    path = manifest(store, freeze(root, store, GIGABYTE).id)
+    os.utime(path, (1, 1))
+    freeze(root, store, GIGABYTE)
+    assert collect(store, set(), age=60).files == 0
+
+
+def test_collecting_beside_freezes_loses_nothing(tmp_path: Path, store: Path) -> None:
+    """Each freeze finds its objects whole, though others are collected beside it."""
+    failures: list[str] = []
+
+    def freeze_often(number: int) -> None:
+        root = tmp_path / f"p{number}"
+        for turn in range(15):
+            write(root, {f"f{n}": f"{n}" for n in range(10)} | {"own": f"{number} {turn}"})
+            snapshot = freeze(root, store, GIGABYTE)
+            rows = json.loads(manifest(store, snapshot.id).read_bytes())["files"]
+            failures.extend(
+                row[0] for row in rows if not (objects(store) / row[3][:2] / row[3][2:]).is_file()
+            )
+
+    threads = [threading.Thread(target=freeze_often, args=(number,)) for number in range(3)]
+    for thread in threads:
+        thread.start()
+    while any(thread.is_alive() for thread in threads):
+        collect(store, set(), age=5)
+    assert failures == []
+
+
+def test_collect_in_a_store_that_is_not_there(store: Path) -> None:
+    assert collect(store, set()).files == 0
+    assert not store.exists()
