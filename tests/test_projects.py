@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -47,16 +49,24 @@ def test_echo_runs_anywhere_and_prints_its_parameters(
 
 
 @pytest.mark.lab
-def test_digits_trains_goes_on_and_keeps_its_models(projects: Path, sweepfw: Run) -> None:
-    done = sweepfw("run", "digits", "--set", "epochs=3", "--set", "hidden=16", "--quiet", seconds=280)
+def test_digits_goes_on_from_its_checkpoint_and_keeps_its_model(
+    projects: Path, sweepfw: Run, start_sweepfw: Callable[..., Any], wait_until: Callable[..., None]
+) -> None:
+    one = [f"--set={value}" for value in ("epochs=200", "hidden=32", "opt=adam", "lr=0.001")]
+    trial = projects / "runs" / "digits-1" / "trials" / "1"
+    saved = trial / "checkpoint" / "checkpoint.npz"
+    running = start_sweepfw("run", "digits", *one, "--quiet")
+    wait_until(lambda: saved.exists() or running.poll() is not None, 240, "a checkpoint")
+    running.send_signal(signal.SIGINT)
+    assert running.wait(30) == 130, running.communicate()
+    done = sweepfw("resume", "digits-1", "--quiet")
     assert done.returncode == 0, done.stdout + done.stderr
     shown = json.loads(sweepfw("show", "digits-1", "--json").stdout)
-    assert shown["counts"] == {"succeeded": 4}
-    for trial in shown["trials"]:
-        assert trial["metrics"]["val_accuracy"] > 0.3  # ten digits: guessing gives 0.1
-        folder = projects / "runs" / "digits-1" / "trials" / str(trial["trial"])
-        assert (folder / "1" / "files" / "model.npz").exists()
-        assert (folder / "checkpoint" / "checkpoint.npz").exists()
+    assert shown["counts"] == {"succeeded": 1}
+    assert [each["state"] for each in shown["trials"][0]["attempts"]] == ["interrupted", "succeeded"]
+    assert shown["trials"][0]["metrics"]["val_accuracy"] > 0.9
+    assert "going on after epoch" in (trial / "2" / "output.log").read_text()
+    assert (trial / "2" / "files" / "model.npz").exists()
 
 
 @pytest.mark.lab

@@ -35,7 +35,11 @@ def output(command: str, workspace: Path) -> str:
     done = subprocess.run(
         ["bash", "-c", command],
         cwd=workspace,
-        env={**os.environ, "COLUMNS": "100"},
+        env={
+            **os.environ,
+            "COLUMNS": "100",
+            "PIP_QUIET": "2",
+        },  # where packages come from is the machine's own
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
