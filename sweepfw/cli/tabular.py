@@ -121,8 +121,8 @@ def csv_lines(rows: Iterable[Sequence[str]]) -> Iterator[str]:
 
     for row in rows:
         line = io.StringIO()
-        csv.writer(line, lineterminator="\n").writerow([_defused(cell) for cell in row])
-        yield line.getvalue()
+        csv.writer(line).writerow([_defused(cell) for cell in row])  # with \r\n, or it would not quote a \r
+        yield line.getvalue().removesuffix("\r\n") + "\n"
 
 
 def _defused(cell: str) -> str:
