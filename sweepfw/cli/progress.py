@@ -168,7 +168,7 @@ class Bar(Plain):
         done = tally.total - tally.left
         words = [f"{done}/{tally.total}", f"{counts['running']} running"]
         words += [self._screen.paint(f"{counts['failed']} failed", "failed")] if counts["failed"] else []
-        words += [f"{tally.left} left"] if tally.left else []
+        words += [f"{waiting} left"] if (waiting := tally.left - counts["running"]) > 0 else []
         if (seconds := tally.to_go()) is not None and tally.left:
             words.append(f"about {duration(seconds)} to go")
         columns = self._screen.width or 80
