@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from decimal import InvalidOperation
 
 from sweepfw.config.node import Node
 from sweepfw.config.scalars import clip, control_at, describe_control
@@ -16,7 +15,6 @@ from sweepfw.errors import SweepError
 _LONG_FORM = ("values", "value", "min", "max", "num", "scale")
 _FORMS = "a list is {values: [...]}, a range {min: ..., max: ..., num: ...}"
 _INTERVAL = "!!python/tuple [start, end] or [start, end, step]"
-MOST_DIGITS = 1000
 
 
 @contextmanager
@@ -63,22 +61,7 @@ def _read_scalar(name: str, node: Node) -> Value:
     assert value is None or isinstance(value, str | bool | Number)
     if isinstance(value, str) and (at := control_at(value)) is not None:
         raise node.error(f"{name}: {describe_control(value[at])}")
-    if isinstance(value, Number):
-        _check_number(name, node, value)
-    return value
-
-
-def _check_number(name: str, node: Node, number: Number) -> None:
-    """Refuse what can't be computed with, although it is written like a number."""
-    try:
-        fine = len(number.text) <= MOST_DIGITS and abs(float(number.text)) < float("inf")
-        fine = fine and number.exact is not None
-    except InvalidOperation:  # an exponent of twenty digits
-        fine = False
-    if not fine:
-        raise node.error(
-            f"{name}: {clip(number.text)} is no usable number; put it in quotes to pass it as text"
-        )
+    return value  # numbers are finite and of a sane length, as the reader made them
 
 
 def _read_number(name: str, node: Node) -> Number:
@@ -91,7 +74,9 @@ def _read_number(name: str, node: Node) -> Number:
 def _read_interval(name: str, node: Node) -> Interval:
     items = items_of(node) or ()
     if len(items) not in {2, 3}:
-        raise node.error(f"{name}: an interval is {_INTERVAL}; this has {len(items)} items")
+        raise node.error(
+            f"{name}: an interval is {_INTERVAL}; this has {len(items)} item{'s' * (len(items) != 1)}"
+        )
     numbers = [_read_number(name, item) for item in items]
     with placed(node), named(name):
         return Interval(*numbers)
@@ -110,7 +95,8 @@ def _read_long_form(name: str, node: Node, keys: Mapping[str, Node]) -> Sequence
     for key, inner in keys.items():
         if key not in _LONG_FORM:
             near = suggest(key, _LONG_FORM)
-            raise inner.error(f"{name}: unknown key {clip(key)!r}{near}; {_FORMS}")
+            right = near if near.endswith("?") else f"; {_FORMS}, and text is put in quotes"
+            raise inner.error(f"{name}: unknown key {clip(key)!r}{right}")
     given = set(keys)
     if given == {"values"}:
         if items_of(keys["values"]) is None:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
-from sweepfw.config.forms import items_of, read_value, read_values
+from sweepfw.config.forms import read_value, read_values
 from sweepfw.config.node import Node
 from sweepfw.config.scalars import clip
 from sweepfw.core import rules
@@ -61,7 +61,10 @@ def _parse(space: Space, sets: Sequence[str], read: Read) -> dict[str, Sequence[
             raise SweepError(f"{shown}: the project has no such parameter{known}")
         if name in given:
             raise SweepError(f"{shown}: set twice; separate its values with commas, as in --set lr=0.1,0.01")
-        given[name] = _read(name, text.strip(), shown, read)
+        try:
+            given[name] = _read(name, text.strip(), shown, read)
+        except SweepError as error:  # the place says the name already
+            raise SweepError(str(error).replace(f"{shown}: {name}: ", f"{shown}: ", 1)) from None
     return given
 
 
@@ -73,12 +76,11 @@ def _read(name: str, text: str, shown: str, read: Read) -> Sequence[Value]:
     for piece in split_commas(text):
         if not piece:
             raise SweepError(f"{shown}: a value is empty; write '' for an empty text, null for none")
-        node = read(piece, shown)
-        if piece.startswith(_FLOW) or items_of(node) is not None:
+        if piece.startswith(_FLOW):
             raise SweepError(
                 f"{shown}: a list stands in one of values, as in --set 'layers=[[64, 64], [128]]'"
             )
-        values.append(read_value(name, node))
+        values.append(read_value(name, read(piece, shown)))
     return tuple(values)
 
 
@@ -124,7 +126,7 @@ def _join_rows(
     if not any(name in given for name in group):
         return {}
     if missing := [name for name in group if name not in given]:
-        raise SweepError(f"--set: {' and '.join(missing)} are zipped with what is set; set all of a group")
+        raise SweepError(f"--set: {', '.join(group)} are zipped; set {' and '.join(missing)} as well")
     columns = {name: given[name] for name in group}
     if len({len(column) for column in columns.values()}) > 1:
         shown = ", ".join(f"{name} has {len(column)}" for name, column in columns.items())

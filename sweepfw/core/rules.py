@@ -147,7 +147,12 @@ def order_when(when: When) -> list[str]:
     while waiting:
         ready = [name for name in waiting if not any(other in waiting for other in when[name])]
         if not ready:
-            raise SweepError(f"when goes in a circle: {' and '.join(waiting)} wait for each other")
+            each = (
+                f"{' and '.join(waiting)} wait for each other"
+                if waiting[1:]
+                else f"{waiting[0]} waits for itself"
+            )
+            raise SweepError(f"when goes in a circle: {each}")
         order += ready
         waiting = [name for name in waiting if name not in ready]
     return order
