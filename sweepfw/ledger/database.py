@@ -96,6 +96,8 @@ class Database:
             yield
         except sqlite3.Error as error:
             raise faults.explain(error, self.path) from error
+        except OverflowError:
+            raise SweepError("a number is too large for the ledger; at most 2^63 - 1") from None
 
 
 def _connect(path: Path) -> sqlite3.Connection:

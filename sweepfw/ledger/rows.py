@@ -11,6 +11,7 @@ from sweepfw.core import values
 from sweepfw.core.model import Attempt, Grant, MetricSummary, Spec, Sweep, Trial
 
 Row = tuple[Any, ...]
+_parse = json.JSONDecoder().raw_decode  # json.loads without its checks of what we wrote ourselves
 
 SWEEP = "uid, name, spec, snapshot, state, created, note, reason, ended, provenance"
 TRIAL = "number, state, params, repeat, reason, attempts, metrics, started, ended, snapshot"
@@ -54,7 +55,24 @@ def trial(row: Row) -> Trial:
 
 
 def attempt(row: Row) -> Attempt:
-    return Attempt(*row[:11], bool(row[11]), load_metrics(row[12]), json.loads(row[13]))
+    trial, number, state, token, host, slot, snapshot, started, ended, reason, exit_code, *rest = row
+    accepted, metrics, outcome = rest
+    return Attempt(
+        trial=trial,
+        number=number,
+        state=state,
+        token=token,
+        host=host,
+        slot=slot,
+        snapshot=snapshot,
+        started=started,
+        ended=ended,
+        reason=reason,
+        exit_code=exit_code,
+        accepted=bool(accepted),
+        metrics=load_metrics(metrics),
+        outcome={} if outcome == "{}" else _parse(outcome)[0],
+    )
 
 
 def grant(uid: str, name: str, number: int, trial: Row, attempt: Row) -> Grant:
@@ -69,7 +87,7 @@ def grant(uid: str, name: str, number: int, trial: Row, attempt: Row) -> Grant:
         params=values.decode(params),
         repeat=repeat,
         snapshot=attempt[2],
-        failures=json.loads(failures),
+        failures={} if failures == "{}" else _parse(failures)[0],
         losses=losses,
     )
 
@@ -106,7 +124,7 @@ def dump_metrics(metrics: Mapping[str, MetricSummary]) -> str:
 def load_metrics(stored: str) -> dict[str, MetricSummary]:
     if stored == "{}":
         return {}
-    return {name: MetricSummary(*fields) for name, fields in json.loads(stored).items()}
+    return {name: MetricSummary(*fields) for name, fields in _parse(stored)[0].items()}
 
 
 def dump(data: Mapping[str, Any]) -> str:

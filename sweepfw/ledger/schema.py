@@ -20,11 +20,12 @@ def bring_up_to_date(db: sqlite3.Connection, path: Path) -> None:
 
     Reads no file and changes nothing where it is up to date. Several processes may do this at once.
     """
-    if _version(db, path) == VERSION:
-        return
-    _use_wal(db)
-    while _version(db, path) < VERSION:
+    version = _version(db, path)
+    if db.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
+        _use_wal(db)  # new, or restored from a dump
+    while version < VERSION:
         _apply_next(db, path)
+        version = _version(db, path)
 
 
 def _version(db: sqlite3.Connection, path: Path) -> int:

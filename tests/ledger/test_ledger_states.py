@@ -1,0 +1,233 @@
+"""Any order of calls: the ledger against a model of a few lines, and promise 1 after each step."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from ledger_doors import DOORS, HOST, SPEC, drafts
+
+from sweepfw.core.model import ENDED, Grant, Outcome, Receipt
+
+WAITING = ("running", "queued")
+OUTCOMES = st.sampled_from(["succeeded", "failed", "failed", "interrupted"])
+
+
+@dataclass
+class ModelAttempt:
+    trial: int
+    claim_id: str
+    token: str
+    running: bool = True
+    outcome: str | None = None
+    receipt: Receipt | None = None
+
+
+@dataclass
+class ModelTrial:
+    state: str = "queued"
+    stop: bool = False
+    attempts: list[ModelAttempt] = field(default_factory=list)
+
+
+class LedgerStates(RuleBasedStateMachine):
+    door = staticmethod(DOORS[0])
+
+    @initialize(count=st.integers(1, 4))
+    def submit(self, count: int) -> None:
+        self.folder = tempfile.TemporaryDirectory()
+        self.ledger = self.door(Path(self.folder.name))
+        self.uid = self.ledger.submit(SPEC, "s0", drafts(count)).uid
+        self.state = "queued"
+        self.trials = {n: ModelTrial() for n in range(1, count + 1)}
+        self.attempts: list[ModelAttempt] = []
+        self.accepted: dict[int, str] = {}
+
+    def teardown(self) -> None:
+        if hasattr(self, "ledger"):
+            self.ledger.disconnect()
+            self.folder.cleanup()
+
+    def pick(self, data: st.DataObject) -> tuple[int, ModelTrial]:
+        number = data.draw(st.sampled_from(sorted(self.trials)))
+        return number, self.trials[number]
+
+    @rule(data=st.data())
+    def claim(self, data: st.DataObject) -> None:
+        number, _ = self.pick(data)
+        self.check_claim(number, f"c{len(self.attempts)}")
+
+    @precondition(lambda self: self.attempts)
+    @rule(data=st.data())
+    def claim_again(self, data: st.DataObject) -> None:
+        attempt = data.draw(st.sampled_from(self.attempts))
+        self.check_claim(attempt.trial, attempt.claim_id)
+
+    def check_claim(self, number: int, claim_id: str) -> None:
+        trial = self.trials[number]
+        answer = self.ledger.claim(self.uid, number, HOST, "0", claim_id)
+        earlier = [a for a in trial.attempts if a.claim_id == claim_id]
+        if earlier:
+            assert isinstance(answer, Grant) == earlier[0].running
+            assert not isinstance(answer, Grant) or answer.token == earlier[0].token
+        elif trial.state == "queued" and self.state not in ("paused", "stopped"):
+            assert isinstance(answer, Grant)
+            assert answer.attempt == len(trial.attempts) + 1
+            attempt = ModelAttempt(number, claim_id, answer.token)
+            trial.attempts.append(attempt)
+            self.attempts.append(attempt)
+            trial.state, trial.stop = "running", False
+        else:
+            assert not isinstance(answer, Grant)
+
+    @precondition(lambda self: any(attempt.running for attempt in self.attempts))
+    @rule(data=st.data(), state=OUTCOMES, again=st.booleans())
+    def finish(self, data: st.DataObject, state: str, again: bool) -> None:
+        self.check_finish(data.draw(st.sampled_from([a for a in self.attempts if a.running])), state, again)
+
+    @precondition(lambda self: not all(attempt.running for attempt in self.attempts))
+    @rule(data=st.data(), state=OUTCOMES)
+    def finish_late(self, data: st.DataObject, state: str) -> None:
+        self.check_finish(
+            data.draw(st.sampled_from([a for a in self.attempts if not a.running])), state, False
+        )
+
+    def check_finish(self, attempt: ModelAttempt, state: str, again: bool) -> None:
+        trial = self.trials[attempt.trial]
+        receipt = self.ledger.finish(
+            attempt.token, Outcome(state, "r", again=again or state == "interrupted")
+        )
+        if attempt.receipt is not None:
+            assert receipt == attempt.receipt
+            return
+        attempt.receipt = receipt
+        assert receipt.recorded == attempt.running
+        if attempt.running:
+            attempt.running, attempt.outcome = False, state
+            if state == "succeeded":
+                trial.state = "succeeded"
+                self.accepted[attempt.trial] = attempt.token
+            elif trial.stop:
+                trial.state = "cancelled"
+            else:
+                trial.state = "queued" if again or state == "interrupted" else state
+        assert receipt.trial_state == trial.state
+        assert receipt.accepted == (self.accepted.get(attempt.trial) == attempt.token)
+
+    @precondition(lambda self: self.attempts)
+    @rule(data=st.data())
+    def renew(self, data: st.DataObject) -> None:
+        attempt = data.draw(st.sampled_from(self.attempts))
+        go_on = attempt.running and not self.trials[attempt.trial].stop
+        assert self.ledger.renew(attempt.token) == ("go on" if go_on else "stop")
+
+    @rule(state=st.sampled_from(["interrupted", "lost"]))
+    def requeue(self, state: str) -> None:
+        running = [n for n, trial in self.trials.items() if trial.state == "running"]
+        assert self.ledger.requeue(self.uid, state=state, why="died") == running
+        for number in running:
+            trial = self.trials[number]
+            trial.attempts[-1].running = False
+            trial.state = "cancelled" if trial.stop else "queued"
+
+    @rule(data=st.data())
+    def stop_one(self, data: st.DataObject) -> None:
+        number, trial = self.pick(data)
+        assert self.ledger.stop(self.uid, [number]) == (trial.state in WAITING)
+        self.stopped(trial)
+
+    @rule(order=st.sampled_from(["open", "open", "pause", "stop_all", "close"]))
+    def order(self, order: str) -> None:
+        """One rule for all, so that most steps are claims and ends."""
+        getattr(self, order)()
+
+    def stop_all(self) -> None:
+        touched = sum(trial.state in WAITING for trial in self.trials.values())
+        assert self.ledger.stop(self.uid) == touched
+        for trial in self.trials.values():
+            self.stopped(trial)
+        if self.state != "done":
+            self.state = "stopped"
+
+    def stopped(self, trial: ModelTrial) -> None:
+        if trial.state == "queued":
+            trial.state = "cancelled"
+        trial.stop = trial.stop or trial.state == "running"
+
+    @rule(states=st.sets(st.sampled_from(["failed", "cancelled"]), min_size=1))
+    def reopen(self, states: set[str]) -> None:
+        found = [n for n, trial in self.trials.items() if trial.state in states]
+        assert self.ledger.reopen(self.uid, states) == found
+        for number in found:
+            self.trials[number].state, self.trials[number].stop = "queued", False
+        if found and self.state == "done":
+            self.state = "queued"
+
+    @rule(more=st.integers(0, 2))
+    def extend(self, more: int) -> None:
+        total = len(self.trials)
+        assert self.ledger.extend(self.uid, SPEC, drafts(total + more)) == more
+        self.trials |= {n: ModelTrial() for n in range(total + 1, total + more + 1)}
+        if more and self.state == "done":
+            self.state = "queued"
+
+    def pause(self) -> None:
+        self.ledger.pause(self.uid)
+        if self.state in ("queued", "running"):
+            self.state = "paused"
+
+    def open(self) -> None:
+        if self.state != "done":
+            self.state = "running"
+        assert self.ledger.open(self.uid).state == self.state
+
+    def close(self) -> None:
+        ended = not any(trial.state in WAITING for trial in self.trials.values())
+        assert self.ledger.close(self.uid) is ended
+        if ended and self.state != "stopped":
+            self.state = "done"
+
+    @rule()
+    def start_anew(self) -> None:
+        """The process ends and another goes on."""
+        self.ledger.disconnect()
+        self.ledger = self.door(Path(self.folder.name))
+
+    @invariant()
+    def is_as_the_model(self) -> None:
+        sweep = self.ledger.sweep(self.uid)
+        trials = list(self.ledger.trials(self.uid))
+        assert sweep.state == self.state
+        assert [t.number for t in trials] == list(range(1, len(self.trials) + 1))
+        assert [t.state for t in trials] == [self.trials[t.number].state for t in trials]
+        assert sum(sweep.counts.values()) == len(trials)
+        queued = [t.number for t in trials if t.state == "queued"]
+        assert self.ledger.runnable(self.uid) == ([] if self.state in ("paused", "stopped") else queued)
+
+    @invariant()
+    def no_trial_is_lost_doubled_or_stuck(self) -> None:
+        attempts = list(self.ledger.attempts(self.uid))
+        assert len(attempts) == len(self.attempts)
+        for trial in self.ledger.trials(self.uid):
+            mine = [a for a in attempts if a.trial == trial.number]
+            accepted = [a.token for a in mine if a.accepted]
+            assert accepted == ([self.accepted[trial.number]] if trial.state == "succeeded" else [])
+            assert sum(a.state == "running" for a in mine) == (trial.state == "running")
+            assert trial.state in ENDED or trial.state in WAITING
+            assert [a.number for a in mine] == list(range(1, len(mine) + 1))
+        _, ended = self.ledger.ended_since(self.uid, 0)
+        assert sorted(a.token for a in ended) == sorted(a.token for a in attempts if a.state != "running")
+
+
+@pytest.mark.parametrize("door", DOORS)
+def test_any_order_of_calls(door) -> None:
+    machine = type("Machine", (LedgerStates,), {"door": staticmethod(door)})
+    machine.TestCase.settings = settings(
+        max_examples=60, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
+    )
+    machine.TestCase("runTest").runTest()
