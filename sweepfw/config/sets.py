@@ -10,7 +10,7 @@ from sweepfw.config.forms import read_value, read_values
 from sweepfw.config.node import Node
 from sweepfw.config.scalars import clip
 from sweepfw.core import rules
-from sweepfw.core.sequences import find
+from sweepfw.core.sequences import finder
 from sweepfw.core.space import Parameter, Space
 from sweepfw.core.values import Value, meaning
 from sweepfw.errors import SweepError
@@ -109,8 +109,9 @@ def _join(name: str, old: Sequence[Value], new: Sequence[Value]) -> Sequence[Val
     if len(new) > MOST_UNITED:
         raise SweepError(f"--set {name}: {len(new):,} values are too many to add; give fewer")
     added: dict[object, Value] = {}
+    find = finder(old)
     for value in new:
-        if not find(old, value):
+        if not find(value):
             added.setdefault(meaning(value), value)
     if not added:
         return old

@@ -12,20 +12,17 @@ import functools
 import heapq
 import itertools
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
 
+from sweepfw.core.axes import Axis, bits_of_rows, held, product
 from sweepfw.core.model import Draft
-from sweepfw.core.rules import alternatives, complete, order_when
-from sweepfw.core.sequences import Computed, find
+from sweepfw.core.rules import complete, order_when
+from sweepfw.core.sequences import finder
 from sweepfw.core.space import Space
-from sweepfw.core.values import Number, Value, meaning
+from sweepfw.core.values import Number, Params, Value, meaning
 from sweepfw.errors import SweepError
 
-T = TypeVar("T")
-
-LONG = 10_000  # a pool beyond is never held in memory
 MOST_BOXES = 50_000  # beyond, the grid is walked combination by combination
 
 
@@ -82,53 +79,6 @@ def check_limit(space: Space, most: int) -> Count:
     return Count(number)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Axis:
-    """Parameters that go together, row by row. `bits`: the conditions that a row meets, if any."""
-
-    columns: dict[str, Sequence[Value]]
-    size: int
-    bits: dict[int, int]
-
-    def with_bits(self, bits: int) -> Sequence[int]:
-        if bits:
-            return [row for row in sorted(self.bits) if self.bits[row] == bits]
-        return _Others(self.size, sorted(self.bits)) if self.bits else range(self.size)
-
-    def rows(self, bits: int, idle: frozenset[str]) -> Sequence[int]:
-        """The rows with these bits, one for each difference that remains without the idle parameters."""
-        active = [column for name, column in self.columns.items() if name not in idle]
-        if not active:
-            return range(int(self.bits.get(0, 0) == bits))
-        if len(active) == len(self.columns) or any(isinstance(column, Computed) for column in active):
-            return self.with_bits(bits)
-        first: dict[tuple[object, ...], int] = {}
-        for row in range(self.size):
-            first.setdefault(tuple(meaning(column[row]) for column in active), row)
-        return [row for row in first.values() if self.bits.get(row, 0) == bits]
-
-
-@dataclass(frozen=True, slots=True)
-class _Others(Sequence[int]):
-    """The numbers below `size` that are not among `holes` (ascending)."""
-
-    size: int
-    holes: Sequence[int]
-
-    def __len__(self) -> int:
-        return self.size - len(self.holes)
-
-    def __iter__(self) -> Iterator[int]:
-        starts = (0, *(hole + 1 for hole in self.holes))
-        return itertools.chain.from_iterable(map(range, starts, (*self.holes, self.size)))
-
-    def __contains__(self, row: object) -> bool:
-        return row in range(self.size) and row not in self.holes
-
-    def __getitem__(self, index: int) -> int:  # type: ignore[override]  # nobody slices it
-        return next(itertools.islice(self, index, None))
-
-
 @dataclass(frozen=True, slots=True)
 class _Box:
     """A part of the grid that rules see as one: rows for each axis, and the parameters left out there."""
@@ -144,7 +94,10 @@ class _Grid:
         self.space = space
         self.names = tuple(parameter.name for parameter in space.parameters)
         self.conditions: dict[tuple[str, Value], int] = {}
-        self.excluded = [self.mask(entry.items()) for entry in space.exclude]
+        self.excluded: dict[int, list[int]] = {}  # the lowest bit of a mask -> such masks
+        for entry in space.exclude:
+            mask = self.mask(entry.items())
+            self.excluded.setdefault(mask & -mask, []).append(mask)
         self.needs = [(name, self.mask(space.when[name].items())) for name in order_when(space.when)]
         self.owned = {name: self.mask((n, w) for n, w in self.conditions if n == name) for name in space.when}
         self.axes = self.make_axes()
@@ -156,7 +109,7 @@ class _Grid:
             bits |= self.conditions.setdefault(condition, 1 << len(self.conditions))
         return bits
 
-    def make_axes(self) -> list[_Axis]:
+    def make_axes(self) -> list[Axis]:
         groups = {group[0]: group for group in self.in_order(self.space.zip)}
         later = {name for group in groups.values() for name in group[1:]}
         values = {parameter.name: parameter.values for parameter in self.space.parameters}
@@ -164,20 +117,12 @@ class _Grid:
         for name in self.names:
             if name not in later:
                 columns = {each: values[each] for each in groups.get(name, (name,))}
-                axes.append(_Axis(columns, len(values[name]), self.bits_of_rows(columns)))
+                axes.append(Axis(columns, len(values[name]), bits_of_rows(columns, self.conditions)))
         return axes
 
     def in_order(self, groups: Iterable[Sequence[str]]) -> list[list[str]]:
         """Zip groups with their names in the order of the file, which decides who varies slowest."""
         return [[name for name in self.names if name in group] for group in groups]
-
-    def bits_of_rows(self, columns: dict[str, Sequence[Value]]) -> dict[int, int]:
-        bits: dict[int, int] = {}
-        for (name, wanted), bit in self.conditions.items():
-            if name in columns:
-                for row in {row for each in alternatives(wanted) for row in find(columns[name], each)}:
-                    bits[row] = bits.get(row, 0) | bit
-        return bits
 
     def judge(self, bits: int) -> frozenset[str] | None:
         """The parameters that combinations with these bits go without; None if they are excluded."""
@@ -186,8 +131,13 @@ class _Grid:
             if bits & mask != mask:
                 idle.add(name)
                 bits &= ~self.owned[name]
-        excluded = any(bits & mask == mask for mask in self.excluded)
-        return None if excluded else frozenset(idle)
+        rest = bits
+        while rest:  # bits are few, excluded combinations may be many
+            lowest = rest & -rest
+            if any(bits & mask == mask for mask in self.excluded.get(lowest, ())):
+                return None
+            rest ^= lowest
+        return frozenset(idle)
 
     def boxes(self) -> list[_Box] | None:
         """The boxes that are kept; None if there are more than MOST_BOXES."""
@@ -209,7 +159,7 @@ class _Grid:
             yield from self.product()
             return
         cells = {
-            name: (place, _held(column))
+            name: (place, held(column))
             for place, axis in enumerate(self.axes)
             for name, column in axis.columns.items()
         }
@@ -219,7 +169,7 @@ class _Grid:
 
     def product(self) -> Iterator[dict[str, Value]]:
         """The combinations of a space without rules."""
-        columns = [_held(parameter.values) for parameter in self.space.parameters]
+        columns = [held(parameter.values) for parameter in self.space.parameters]
         if not columns:
             yield {}
             return
@@ -227,7 +177,7 @@ class _Grid:
         fastest = max((place for place, column in enumerate(columns) if len(column) > 1), default=0)
         name, values = self.names[fastest], columns[fastest]
         columns[fastest] = (None,)
-        for slower in _product(columns):
+        for slower in product(columns):
             base = dict(zip(self.names, slower, strict=True))
             for value in values:
                 yield {**base, name: value}
@@ -238,14 +188,14 @@ class _Grid:
         if boxes is None:
             return self.walk()
         if len(boxes) == 1:
-            return zip(_product(boxes[0].rows), itertools.repeat(boxes[0].idle))
+            return zip(product(boxes[0].rows), itertools.repeat(boxes[0].idle))
         # Boxes have no combination in common, so only the rows are ever compared.
-        return heapq.merge(*(zip(_product(box.rows), itertools.repeat(box.idle)) for box in boxes))
+        return heapq.merge(*(zip(product(box.rows), itertools.repeat(box.idle)) for box in boxes))
 
     def walk(self) -> Iterator[tuple[tuple[int, ...], frozenset[str]]]:
         """The same as `rows`, by looking at every combination."""
-        known = functools.cache(_Axis.rows)
-        for rows in _product([range(axis.size) for axis in self.axes]):
+        known = functools.cache(Axis.rows)
+        for rows in product([range(axis.size) for axis in self.axes]):
             each = [axis.bits.get(row, 0) for axis, row in zip(self.axes, rows, strict=True)]
             idle = self.judge(sum(each))
             if idle is not None and all(
@@ -255,11 +205,14 @@ class _Grid:
 
     def added(self) -> list[dict[str, Value]]:
         """What `include` adds: its combinations, each once, less those that the grid has."""
+        if not self.space.include:
+            return []
         known = self.space.values
+        find = {name: finder(values) for name, values in known.items()}
         added: dict[frozenset[tuple[str, object]], dict[str, Value]] = {}
         for entry in self.space.include:
             params = complete(entry, known, self.space.when)
-            if not self.has(params):
+            if not self.has(params, find):
                 key = frozenset((name, meaning(value)) for name, value in params.items())
                 added.setdefault(key, self.with_seed(params))
         return list(added.values())
@@ -269,35 +222,17 @@ class _Grid:
         seed = self.space.seed
         return {name: params.get(name) for name in self.names if name in params or name == seed}
 
-    def has(self, params: dict[str, Value]) -> bool:
+    def has(self, params: Params, find: Mapping[str, Callable[[Value], Iterable[int]]]) -> bool:
         """Whether the grid has this combination, which lacks exactly what `when` leaves out."""
         bits = 0
         for axis in self.axes:
             found: set[int] | None = None
-            for name, column in axis.columns.items():
+            for name in axis.columns:
                 if name in params:
-                    rows = set(find(column, params[name]))
+                    rows = set(find[name](params[name]))
                     found = rows if found is None else found & rows
             if found is not None:
                 if not found:
                     return False
                 bits |= axis.bits.get(min(found), 0)
         return self.judge(bits) is not None
-
-
-def _held(values: Sequence[T]) -> Sequence[T]:
-    """Short sequences in memory; what is computed and long stays so."""
-    return tuple(values) if len(values) <= LONG else values
-
-
-def _product(pools: Sequence[Sequence[T]]) -> Iterator[tuple[T, ...]]:
-    """itertools.product, but long pools are iterated instead of held."""
-    last = max((place for place, pool in enumerate(pools) if len(pool) > LONG), default=None)
-    tail = pools[0 if last is None else last + 1 :]
-    if last is None:
-        yield from itertools.product(*tail)
-        return
-    for head in _product(pools[:last]):
-        for value in pools[last]:
-            for rest in itertools.product(*tail):
-                yield (*head, value, *rest)

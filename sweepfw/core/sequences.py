@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from decimal import Context, Decimal
 from typing import Literal, overload
@@ -136,13 +136,19 @@ class Range(Computed):
         return Number(written(_SHOWN.multiply(self.min.exact, factor)))
 
 
-def find(values: Sequence[Value], wanted: Value) -> list[int]:
-    """All positions of the values that mean the same as `wanted`."""
+def finder(values: Sequence[Value]) -> Callable[[Value], Sequence[int]]:
+    """What finds all positions of the values that mean the same as a given one; quick when asked often."""
     if isinstance(values, Computed):
-        position = values.find(wanted) if isinstance(wanted, Number) else None
-        return [] if position is None else [position]
-    key = meaning(wanted)
-    return [position for position, value in enumerate(values) if meaning(value) == key]
+        return lambda wanted: _found(values, wanted)
+    positions: dict[object, list[int]] = {}
+    for position, value in enumerate(values):
+        positions.setdefault(meaning(value), []).append(position)
+    return lambda wanted: positions.get(meaning(wanted), ())
+
+
+def _found(values: Computed, wanted: Value) -> Sequence[int]:
+    position = values.find(wanted) if isinstance(wanted, Number) else None
+    return () if position is None else (position,)
 
 
 def written(number: Decimal) -> str:
