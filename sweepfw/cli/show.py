@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from sweepfw.ledger.interface import Ledger
 
 MOST_REASONS = 10  # kinds of failure that are listed
+MOST_NUMBERS = 60  # characters of the list of a reason's trials
 MOST_TRIALS = 5  # of the leaderboard
 
 
@@ -149,7 +150,7 @@ def _running(ledger: Ledger, sweep: Sweep, screen: Screen) -> Iterator[str]:
 
 
 def _failures(ledger: Ledger, sweep: Sweep, screen: Screen) -> Iterator[str]:
-    from sweepfw.cli.render import ranges, table
+    from sweepfw.cli.render import cut, ranges, table
 
     failed: dict[str, list[int]] = {}
     if sweep.counts.get("failed"):
@@ -157,7 +158,10 @@ def _failures(ledger: Ledger, sweep: Sweep, screen: Screen) -> Iterator[str]:
             failed.setdefault(trial.reason, []).append(trial.number)
     if failed:
         most = sorted(failed.items(), key=lambda item: -len(item[1]))
-        rows = [[reason, str(len(trials)), ranges(trials)] for reason, trials in most[:MOST_REASONS]]
+        rows = [
+            [reason, str(len(trials)), cut(ranges(trials), MOST_NUMBERS)]
+            for reason, trials in most[:MOST_REASONS]
+        ]
         yield ""
         yield from table(["FAILED", "TRIALS", "NUMBERS"], rows, screen)
         if len(most) > MOST_REASONS:
@@ -166,6 +170,8 @@ def _failures(ledger: Ledger, sweep: Sweep, screen: Screen) -> Iterator[str]:
 
 def _next(sweep: Sweep, state: str, ranking: Ranking | None) -> Iterator[str]:
     """What to type next, by where the sweep stands."""
+    from sweepfw.cli.render import plural
+
     commands = {}
     if state == "running":
         commands[f"sweepfw attach {sweep.name}"] = "follow it"
@@ -175,7 +181,7 @@ def _next(sweep: Sweep, state: str, ranking: Ranking | None) -> Iterator[str]:
     elif state == "stopped":
         commands[f"sweepfw resume {sweep.name} --cancelled"] = "run the cancelled trials too"
     if failed := sweep.counts.get("failed"):
-        commands[f"sweepfw retry {sweep.name}"] = f"run the {failed} failed again"
+        commands[f"sweepfw retry {sweep.name}"] = f"run {plural(failed, 'failed trial')} again"
     if ranking and ranking.entries:
         commands[f"sweepfw show {sweep.name}/{ranking.entries[0].trials[0]}"] = "the best trial"
         commands[f"sweepfw export {sweep.name} --format csv"] = "all parameters and metrics"

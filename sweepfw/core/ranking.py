@@ -64,7 +64,7 @@ class Ranking:
     def varying(self) -> list[str]:
         """Names of the parameters that are not the same in all entries, in the order of the parameters."""
         names = list(dict.fromkeys(name for entry in self.entries for name in entry.params))
-        return [name for name in names if len({_meaning(entry.params, name) for entry in self.entries}) > 1]
+        return [name for name in names if _varies(name, self.entries)]
 
     def constant(self) -> dict[str, Value]:
         """The parameters that are the same in all entries."""
@@ -73,8 +73,16 @@ class Ranking:
         return {name: value for name, value in first.items() if name not in varying}
 
 
-def _meaning(params: Mapping[str, Value], name: str) -> object:
-    return meaning(params[name]) if name in params else None
+def _varies(name: str, entries: Sequence[Entry]) -> bool:
+    first = entries[0].params
+    return any(not _same(name, first, entry.params) for entry in entries)
+
+
+def _same(name: str, first: Mapping[str, Value], second: Mapping[str, Value]) -> bool:
+    if name not in first or name not in second:
+        return (name in first) == (name in second)
+    # Mostly they are the same text, and meaning takes longer.
+    return first[name] == second[name] or meaning(first[name]) == meaning(second[name])
 
 
 def rank(sweep: Sweep, trials: Iterable[Trial], objective: Objective) -> Ranking:
@@ -83,7 +91,7 @@ def rank(sweep: Sweep, trials: Iterable[Trial], objective: Objective) -> Ranking
     A value that is not finite is worse than any that is, whatever the goal: a training that diverged never
     leads. Equals stand in the order of their trials.
     """
-    groups: dict[object, list[tuple[Trial, float]]] = {}
+    found: list[tuple[Trial, float]] = []
     missing = 0
     for trial in trials:
         if trial.state != "succeeded":
@@ -91,11 +99,23 @@ def rank(sweep: Sweep, trials: Iterable[Trial], objective: Objective) -> Ranking
         summary = trial.metrics.get(objective.metric)
         if summary is None:
             missing += 1
-            continue
-        value = value_at(summary, objective.at, objective.goal)
-        groups.setdefault(_combination(trial.params, sweep.spec.seed), []).append((trial, value))
-    entries = [_entry(sweep, group) for group in groups.values()]
+        else:
+            found.append((trial, value_at(summary, objective.at, objective.goal)))
+    entries = [_entry(sweep, group) for group in _combinations(found, sweep.spec.seed)]
     return merge([Ranking(objective, tuple(entries), missing)])
+
+
+def _combinations(
+    found: Sequence[tuple[Trial, float]], seed: str | None
+) -> Iterable[Sequence[tuple[Trial, float]]]:
+    """What differs only in repeat and seed, together. A sweep has no combination twice within one repeat."""
+    if all(trial.repeat == 1 for trial, _ in found):
+        return ([each] for each in found)
+    groups: dict[object, list[tuple[Trial, float]]] = {}
+    for trial, value in found:
+        key = frozenset((name, meaning(of)) for name, of in trial.params.items() if name != seed)
+        groups.setdefault(key, []).append((trial, value))
+    return groups.values()
 
 
 def merge(rankings: Sequence[Ranking]) -> Ranking:
@@ -110,12 +130,10 @@ def merge(rankings: Sequence[Ranking]) -> Ranking:
     return Ranking(objective, tuple(entries), sum(ranking.missing for ranking in rankings))
 
 
-def _combination(params: Mapping[str, Value], seed: str | None) -> object:
-    return frozenset((name, meaning(value)) for name, value in params.items() if name != seed)
-
-
 def _entry(sweep: Sweep, group: Sequence[tuple[Trial, float]]) -> Entry:
-    params = {name: value for name, value in group[0][0].params.items() if name != sweep.spec.seed}
+    params = group[0][0].params
+    if sweep.spec.seed in params:
+        params = {name: value for name, value in params.items() if name != sweep.spec.seed}
     return Entry(
         sweep=sweep.name,
         params=params,

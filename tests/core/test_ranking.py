@@ -68,7 +68,7 @@ def test_repeats_stand_together_without_their_seed() -> None:
 
 
 def test_one_repeat_that_diverged_takes_its_combination_to_the_end() -> None:
-    trials = [trial(1, {"a": "x"}, 0.1), trial(2, {"a": "x"}, math.nan), trial(3, {"a": "y"}, 5.0)]
+    trials = [trial(1, {"a": "x"}, 0.1), trial(2, {"a": "x"}, math.nan, repeat=2), trial(3, {"a": "y"}, 5.0)]
     ranking = rank(sweep(), trials, LOSS)
     assert order(ranking) == [(3,), (1, 2)]
     assert math.isnan(ranking.entries[1].mean) and ranking.entries[1].lowest == 0.1
@@ -77,12 +77,14 @@ def test_one_repeat_that_diverged_takes_its_combination_to_the_end() -> None:
 
 def test_what_varies_and_what_does_not() -> None:
     trials = [
-        trial(1, {"lr": Number("0.1"), "opt": "sgd", "momentum": Number("0.9")}, 1.0),
-        trial(2, {"lr": Number("0.10"), "opt": "adam"}, 2.0),
+        trial(
+            1, {"lr": Number("0.1"), "opt": "sgd", "momentum": Number("0.9"), "none": None, "on": True}, 1.0
+        ),
+        trial(2, {"lr": Number("0.10"), "opt": "adam", "on": True}, 2.0),
     ]
     ranking = rank(sweep(), trials, LOSS)
-    assert ranking.varying() == ["opt", "momentum"]
-    assert ranking.constant() == {"lr": Number("0.1")}
+    assert ranking.varying() == ["opt", "momentum", "none"]
+    assert ranking.constant() == {"lr": Number("0.1"), "on": True}
 
 
 def test_newer_code_is_marked() -> None:
@@ -101,8 +103,9 @@ def test_several_sweeps() -> None:
 
 
 def pairs(first: list[float], second: list[float]) -> Ranking:
-    values = [*(("x", v) for v in first), *(("y", v) for v in second)]
-    return rank(sweep(), [trial(n, {"a": a}, v) for n, (a, v) in enumerate(values, 1)], LOSS)
+    repeats = [("x", r, v) for r, v in enumerate(first, 1)] + [("y", r, v) for r, v in enumerate(second, 1)]
+    trials = [trial(n, {"a": a}, v, repeat=r) for n, (a, r, v) in enumerate(repeats, 1)]
+    return rank(sweep(), trials, LOSS)
 
 
 def test_doubt_by_two_standard_errors() -> None:
