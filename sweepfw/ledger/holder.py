@@ -44,7 +44,7 @@ class Holder(Part):
         """See Ledger.open."""
         with self._db.write() as db:
             db.execute(
-                "UPDATE sweep SET state = 'running', reason = '' WHERE uid = ? AND state IN "
+                "UPDATE sweep SET state = 'running', reason = '', ended = NULL WHERE uid = ? AND state IN "
                 "('queued', 'paused', 'stopped')",
                 (uid,),
             )
@@ -65,8 +65,8 @@ class Holder(Part):
             ).fetchone()
             if left is None:
                 db.execute(
-                    "UPDATE sweep SET state = 'done', reason = '', ended = ? WHERE id = ? "
-                    "AND state NOT IN ('done', 'stopped')",
+                    "UPDATE sweep SET reason = '', ended = ?, state = iif(state = 'stopped', state, 'done') "
+                    "WHERE id = ? AND ended IS NULL",
                     (self._clock(), sweep),
                 )
             return left is None

@@ -141,7 +141,8 @@ class Protocol(Part):
         ended = outcome.ended or self._clock()
         told = (outcome.state, reason, outcome.exit_code, ended, metrics, rows.dump(outcome.details))
         db.execute(_END, (sweep, trial, number, *told, accepted, state))
-        failures = rows.dump(rules.count_failure(json.loads(failures), outcome))
+        if outcome.state == "failed":
+            failures = rows.dump(rules.count_failure(json.loads(failures), outcome.reason))
         reason = rules.STOPPED if state == "cancelled" and not reason else reason
         losses += outcome.state == "lost"
         db.execute(_TRIAL_END, (sweep, trial, state, reason, ended, failures, losses, metrics, accepted))

@@ -32,11 +32,9 @@ def after(outcome: Outcome, *, stop_asked: bool) -> TrialState:
     return "queued" if outcome.again else ended
 
 
-def count_failure(failures: dict[str, int], outcome: Outcome) -> dict[str, int]:
-    """The failed attempts by reason, with this one if it is one."""
-    if outcome.state != "failed":
-        return failures
-    return failures | {outcome.reason: failures.get(outcome.reason, 0) + 1}
+def count_failure(failures: dict[str, int], reason: str) -> dict[str, int]:
+    """The failed attempts by reason, with one more."""
+    return failures | {reason: failures.get(reason, 0) + 1}
 
 
 def refusal(sweep: SweepState, trial: TrialState) -> Denial | None:

@@ -364,7 +364,8 @@ def test_a_stopped_sweep_stays_stopped(ledger, uid) -> None:
     ledger.leave(uid)
     assert ledger.close(uid) is True
     assert ledger.sweep(uid).state == "stopped"
-    assert ledger.open(uid).state == "running"
+    assert ledger.sweep(uid).ended is not None
+    assert (ledger.open(uid).state, ledger.sweep(uid).ended) == ("running", None)
 
 
 def test_leave_makes_a_running_sweep_queued(ledger, uid) -> None:
