@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator
-from errno import EBADF, EINVAL, ENOSYS, ENOTTY, EOPNOTSUPP, EPERM, EXDEV
+from errno import EBADF, EINVAL, ENOSYS, ENOTDIR, ENOTTY, EOPNOTSUPP, EPERM, EXDEV
 
 _CHUNK = 1 << 20
 _FICLONE, _GETFLAGS, _SETFLAGS = 0x40049409, 0x80086601, 0x40086602
@@ -86,16 +86,35 @@ def _clone(read: int, write: int) -> bool:
 def walk(root: str) -> Iterator[tuple[str, os.stat_result]]:
     """All that is below a folder: path relative to it, and its lstat; a folder comes before its content.
 
-    A folder that can't be read is made readable: it is our own copy.
+    A folder that can't be read is made readable: it is our own copy. Raises OSError, also where the root is
+    a symlink or something is mounted below it: that is not the trial's own.
     """
+    device = _own_device(root)
     waiting = [""]
     while waiting:
         prefix = waiting.pop()
         for entry in _entries(f"{root}/{prefix}"):
-            path = prefix + entry.name
-            yield path, entry.stat(follow_symlinks=False)
+            path, stat = prefix + entry.name, entry.stat(follow_symlinks=False)
+            yield path, stat
             if entry.is_dir(follow_symlinks=False):
+                if stat.st_dev != device:
+                    raise OSError(EXDEV, "something is mounted there", entry.path)
                 waiting.append(path + "/")
+
+
+def is_folder(path: str) -> bool:
+    """Whether it is a folder itself, not a symlink to one."""
+    try:
+        return os.lstat(path).st_mode & 0o170000 == 0o040000
+    except OSError:
+        return False
+
+
+def _own_device(root: str) -> int:
+    stat = os.lstat(root)
+    if stat.st_mode & 0o170000 != 0o040000:
+        raise NotADirectoryError(ENOTDIR, "no folder", root)
+    return stat.st_dev
 
 
 def _entries(folder: str) -> list[os.DirEntry[str]]:
@@ -109,18 +128,20 @@ def _entries(folder: str) -> list[os.DirEntry[str]]:
 
 
 def remove(path: str) -> None:
-    """Remove a file, a symlink, or a folder with all that is in it. Gone already is well."""
+    """Remove a file, a symlink, or a folder with all that is in it. Gone already is well.
+
+    Raises OSError where something is mounted below: that is not ours, and stays.
+    """
     try:
-        if not os.path.isdir(path) or os.path.islink(path):
+        if not is_folder(path):
             _unlink(path)
             return
         folders = [path]
-        for folder in folders:  # grows as it goes; no recursion, since a trial may nest folders deeply
-            for entry in _entries(folder):
-                if entry.is_dir(follow_symlinks=False):
-                    folders.append(entry.path)
-                else:
-                    _unlink(entry.path)
+        for name, stat in walk(path):
+            if stat.st_mode & 0o170000 == 0o040000:
+                folders.append(f"{path}/{name}")
+            else:
+                _unlink(f"{path}/{name}")
         for folder in reversed(folders):
             _without_permission(os.rmdir, folder)
     except FileNotFoundError:
@@ -167,6 +188,6 @@ def measure(root: str) -> tuple[int, int]:
             if stat.st_mode & 0o170000 != 0o040000:
                 count += 1
                 size += stat.st_size
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         pass
     return count, size

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from sweepfw.trial.guard import outputs
-from sweepfw.trial.guard.files import measure, remove, spread, walk
+from sweepfw.trial.guard.files import is_folder, measure, remove, spread, walk
 from sweepfw.trial.guard.workcopy import Changes, WorkCopy, read_manifest
 
 TYPE_CHECKING = False  # the module typing is not loaded here
@@ -165,7 +165,7 @@ def _make(folder: str) -> None:
 def _is_empty(folder: str) -> bool:
     try:
         with os.scandir(folder) as entries:
-            return next(entries, None) is None
+            return next(entries, None) is None and is_folder(folder)
     except OSError:
         return False
 

@@ -92,6 +92,8 @@ class Keeper:
                 other.spares.drop()
         folder = AttemptFolder(start, setup)
         outcome = self._conduct(seq, start, setup, folder)
+        if outcome["started"] is None:
+            folder.discard_work()
         try:
             write_file(folder.outcome, json.dumps(outcome).encode() + b"\n")
         except OSError as error:  # never a success that is not on disk
@@ -99,8 +101,6 @@ class Keeper:
         self._wire.send(("ended", seq, outcome))
         if outcome["exit_code"] == 0 and not outcome["ended_by"] and not outcome["error"]:
             folder.keep_work()
-        elif outcome["started"] is None:
-            folder.discard_work()
 
     def _conduct(self, seq: int, start: StartMessage, setup: Setup, folder: AttemptFolder) -> Outcome:
         """Run the attempt to its end; what is to be told of it. Raises Abandoned."""

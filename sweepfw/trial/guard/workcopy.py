@@ -10,7 +10,7 @@ import json
 import os
 from collections.abc import Callable, Iterable
 
-from sweepfw.trial.guard.files import copy_file, remove, walk
+from sweepfw.trial.guard.files import copy_file, is_folder, remove, walk
 
 _DIR, _FILE, _LINK = 0o040000, 0o100000, 0o120000
 _KIND = 0o170000
@@ -59,6 +59,7 @@ class WorkCopy:
         self._rows = rows
         self._objects = objects
         self._stamps: dict[str, Stamp] = {}
+        self._ino = 0
         self._top: Stamp = ()
 
     def make(self, folder: str, check: Callable[[], object] = lambda: None) -> None:
@@ -69,7 +70,8 @@ class WorkCopy:
         os.mkdir(folder)
         self._stamps = {}
         self._copy(folder, self._rows, check)
-        self._top = _stamp(os.lstat(folder))
+        top = os.lstat(folder)
+        self._ino, self._top = top.st_ino, _stamp(top)
 
     def _copy(self, folder: str, names: Iterable[str], check: Callable[[], object] = lambda: None) -> None:
         for name in names:
@@ -89,6 +91,8 @@ class WorkCopy:
 
     def compare(self, folder: str, since_ns: int) -> Changes:
         """What was changed in the folder since `since_ns`, the wall clock when the trial started."""
+        if not self._is_ours(folder):
+            return Changes({}, {}, list(self._rows))
         found = dict(walk(folder))
         racy = since_ns - _TICK_NS
         new: dict[str, os.stat_result] = {}
@@ -101,6 +105,10 @@ class WorkCopy:
                 changed[name] = stat
         missing = [name for name in self._stamps if name not in found]
         return Changes(new, changed, missing)
+
+    def _is_ours(self, folder: str) -> bool:
+        """Whether the folder is the one that we made, not something that the trial put in its place."""
+        return is_folder(folder) and os.lstat(folder).st_ino == self._ino
 
     def _holds(self, folder: str, name: str) -> bool:
         """Whether a file's content is the snapshot's, read byte by byte."""
@@ -117,7 +125,11 @@ class WorkCopy:
 
     def restore(self, folder: str, changes: Changes) -> None:
         """Make the folder what `make` would make it. Raises OSError; then it is not to be used again."""
+        if not self._is_ours(folder):
+            remove(folder)
+            return self.make(folder)
         if _stamp(os.lstat(folder)) != self._top:
+            os.chown(folder, *self._top[1:])
             os.chmod(folder, self._top[0] & 0o7777)
         again = self._mend_folders(folder, changes.changed)
         for name in sorted(changes.new, reverse=True):

@@ -1,0 +1,81 @@
+"""A trial that does all it can to leave something behind. `herd.py MARK exit|hang`
+
+Every process that it starts has MARK in its command line. When all of them live it prints "ready"; then it
+exits with 0, or hangs and ignores SIGTERM.
+"""
+
+import ctypes
+import os
+import signal
+import sys
+import time
+
+MEMBERS = 6
+told, tell = os.pipe()
+
+
+def live():
+    os.write(tell, b".")
+    while True:
+        time.sleep(60)
+
+
+def deaf():
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    live()
+
+
+def session():
+    os.setsid()
+    if os.fork() == 0:
+        deaf()
+    live()
+
+
+def daemon():
+    """Double fork, own session, no environment, no descriptor of the trial's."""
+    if os.fork():
+        os._exit(0)
+    os.setsid()
+    if os.fork():
+        os._exit(0)
+    os.write(tell, b".")
+    os.closerange(0, 100)
+    os.execve(sys.executable, [sys.executable, "-c", "import time; time.sleep(3600)", sys.argv[1]], {})
+
+
+def reaper():
+    """A child subreaper of its own, with an orphan."""
+    ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)
+    if os.fork() == 0:
+        if os.fork() == 0:
+            os.setsid()
+            deaf()
+        os._exit(0)
+    deaf()
+
+
+def hopper():
+    """Forks and exits again and again, in a session of its own each time."""
+    os.write(tell, b".")
+    while True:
+        os.setsid() if os.getpid() != os.getsid(0) else None
+        if os.fork():
+            os._exit(0)
+
+
+for member in (deaf, session, daemon, reaper, hopper):
+    if os.fork() == 0:
+        try:
+            member()
+        finally:
+            os._exit(1)
+seen = 0
+while seen < MEMBERS + 1:  # session and reaper count twice, daemon and hopper once
+    seen += len(os.read(told, 100))
+print("ready", flush=True)
+if sys.argv[2] == "hang":
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    while True:
+        time.sleep(60)
