@@ -173,3 +173,17 @@ def test_reports_of_the_trial_side_are_read_back(tmp_path: Path, monkeypatch: py
     )
     for line in path.read_text().splitlines():
         json.loads(line, parse_constant=lambda word: pytest.fail(f"{word} is no JSON"))
+
+
+def test_the_examples_in_the_documents() -> None:
+    page = (Path(__file__).parents[2] / "docs/metrics.md").read_text()
+    table = page.partition("| printed | read |\n|---|---|\n")[2].partition("\n\n")[0].splitlines()
+    assert len(table) >= 10
+    for row in table:
+        printed, told = (cell.strip() for cell in row.strip("|").split(" | "))
+        points = read([("loss", None), ("acc", None)], printed.strip("`").encode())
+        said = [
+            f"{point.name} {point.value:g}" + ("" if point.step is None else f" at step {point.step:g}")
+            for point in points
+        ]
+        assert (", ".join(said) or "nothing") == told, row
