@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
+from decimal import MAX_EMAX, MAX_PREC, MIN_EMIN, Context, Decimal
 from itertools import count
 from typing import Any
 
@@ -13,6 +14,7 @@ from sweepfw.errors import SweepError
 from sweepfw.ledger import names, rows
 from sweepfw.ledger.part import Part, count_trials, find_sweep, fresh_token
 
+_WIDE = Context(prec=MAX_PREC, Emax=MAX_EMAX, Emin=MIN_EMIN)  # rounds nothing
 _INSERT = "INSERT INTO trial (sweep, number, params, repeat) VALUES (?, ?, ?, ?)"
 
 
@@ -104,7 +106,7 @@ class _Known:
     """The combinations that a sweep has, by what they mean: 0.1 and 0.10 are the same."""
 
     def __init__(self) -> None:
-        self._keys: set[object] = set()
+        self._keys: set[bytes] = set()
         self._last = 0
 
     def learn(self, db: sqlite3.Connection, sweep: int) -> None:
@@ -123,8 +125,20 @@ class _Known:
         return True
 
 
-def _key(params: values.Params, repeat: int) -> object:
-    return repeat, frozenset((name, values.meaning(value)) for name, value in params.items())
+def _key(params: values.Params, repeat: int) -> bytes:
+    """16 bytes that are the same where all means the same: a hundred thousand of them must be held."""
+    from hashlib import blake2b  # costs start-up time, and only `extend` needs it
+
+    meant = sorted((name, _plain(values.meaning(value))) for name, value in params.items())
+    return blake2b(repr((repeat, meant)).encode("utf-8", "surrogatepass"), digest_size=16).digest()
+
+
+def _plain(meaning: object) -> str:
+    if isinstance(meaning, tuple):
+        return repr([_plain(part) for part in meaning])
+    if isinstance(meaning, Decimal):
+        return str(_WIDE.normalize(meaning)) if meaning else "0"
+    return repr(meaning)
 
 
 def _numbered(sweep: int, first: int, drafts: Iterable[Draft]) -> Iterator[tuple[int, int, str, int]]:

@@ -122,6 +122,21 @@ def test_extend_adds_what_is_missing_by_meaning(ledger, spec) -> None:
     assert (sweep.state, sweep.ended, sweep.spec) == ("queued", None, wider)
 
 
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ("1e3", "1000.0", True),
+        ("-0", "0.0", True),
+        ("010", "10", True),
+        ("1e400", "1e401", False),
+        ("0.1" + "0" * 40 + "1", "0.1" + "0" * 40 + "2", False),  # beyond any float
+    ],
+)
+def test_extend_compares_numbers_exactly(ledger, spec, one, other, same) -> None:
+    uid = ledger.submit(spec, "s", [Draft({"a": (Number(one), "x")})]).uid
+    assert ledger.extend(uid, spec, [Draft({"a": (Number(other), "x")})]) == (0 if same else 1)
+
+
 # -- claims --------------------------------------------------------------------------------------------
 
 
