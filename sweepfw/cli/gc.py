@@ -24,7 +24,8 @@ def gc(dry: bool, as_json: bool) -> None:
     """Delete what nothing uses any more, and tell how much that is.
 
     That is: working copies of trials that ended otherwise than with success, snapshots that no sweep names,
-    environments that no sweep runs with now (built again when needed), and what an `rm` that was killed left.
+    environments and shared copies that no sweep runs with now (made again when needed), and what an `rm` that
+    was killed left.
     Logs, metrics, output files and checkpoints stay.
     """
     place = options.workspace()
@@ -47,7 +48,7 @@ def _collect(place: Workspace, ledger: Ledger, *, dry: bool) -> dict[str, int]:
     from sweepfw.trial import building
 
     return {
-        "working copies": _delete(_work(place, ledger), dry=dry),
+        "working copies": _delete(_work(place, ledger), dry=dry) + _delete(_shared(place, ledger), dry=dry),
         "removed sweeps": _delete(_rubbish(place), dry=dry),
         "snapshots": snapshot.collect(place.snapshots, ledger.snapshots(), age=FRESH, dry=dry).bytes,
         "environments": building.collect(place.environments, dry=dry),
@@ -61,6 +62,15 @@ def _work(place: Workspace, ledger: Ledger) -> Iterator[Path]:
             work = place.attempt(sweep.name, attempt.trial, attempt.number) / "work"
             if attempt.state != "running" and work.is_dir():
                 yield work
+
+
+def _shared(place: Workspace, ledger: Ledger) -> Iterator[Path]:
+    """The read-only copies of `workdir: shared`, unless a sweep runs that may work in one."""
+    from sweepfw.engine.lock import SweepLock
+
+    shared = (sweep for sweep in ledger.sweeps() if sweep.spec.workdir == "shared")
+    if not any(SweepLock.held(place, sweep.uid) for sweep in shared):
+        yield from (place.state / "work").glob("*")
 
 
 def _rubbish(place: Workspace) -> Iterator[Path]:

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -217,6 +218,20 @@ def test_gc_takes_working_copies_of_what_ended_and_leaves_the_rest(made: Made) -
     assert kept.is_dir() and not gone.exists() and not rubbish.exists()
     assert (gone.parent / "output.log").exists()
     assert json.loads(call("gc", "--json").stdout)["bytes"] == 0
+
+
+def test_gc_leaves_a_shared_copy_to_who_works_in_it(made: Made) -> None:
+    sweep = made.sweep([{"x": 1}], replace(SPEC, workdir="shared"))
+    copy = made.place.state / "work" / "s1"
+    copy.mkdir(parents=True)
+    (copy / "train.py").write_text("pass")
+    copy.chmod(0o555)
+    lock = SweepLock.acquire(made.place, sweep.uid)
+    call("gc")
+    assert copy.is_dir()
+    lock.release()
+    call("gc")
+    assert not copy.exists()
 
 
 def test_gc_takes_snapshots_that_no_sweep_names(made: Made, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pexpect
@@ -141,8 +142,6 @@ def test_a_log_that_turns_is_read_once_and_in_order(
 
 
 def test_the_log_limit_is_the_sweeps(made: Made) -> None:
-    from dataclasses import replace
-
     sweep = made.sweep([{"x": 1}], replace(SPEC, log_limit=100))
     grant = made.attempt(sweep, 1, state=None)
     path = made.place.attempt(sweep.name, 1, grant.attempt) / "output.log"
