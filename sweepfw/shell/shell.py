@@ -14,7 +14,7 @@ class Result:
     """What became of a command. A negative code is the signal that ended it."""
 
     code: int
-    out: bytes
+    out: bytes = b""
     err: bytes = b""
 
     @property

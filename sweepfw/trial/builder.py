@@ -59,10 +59,21 @@ class Builder:
             self.run(project, uv, "venv", "--quiet", "--python", python, str(folder))
             self.run(project, uv, "pip", "install", "--python", inside, *wanted)
             return self.ask(project, uv, "pip", "freeze", "--python", inside)
-        pip = (inside, "-m", "pip", "--disable-pip-version-check", "--no-input")
-        self.run(project, python, "-m", "venv", str(folder))
+        self.run(project, python, "-m", "venv", "--without-pip", str(folder))
+        pip = (*self._pip(project, python, inside), "--disable-pip-version-check", "--no-input")
         self.run(project, *pip, "install", *wanted)
         return self.ask(project, *pip, "freeze")
+
+    def _pip(self, cwd: Path, python: str, inside: str) -> tuple[str, ...]:
+        """The pip of the Python outside, where it has one that can (22.3): a new one inside takes seconds."""
+        outside = (python, "-m", "pip", "--python", inside)
+        asked = subprocess.run(
+            (*outside, "--version"), cwd=cwd, env=dict(self.env), capture_output=True, check=False
+        )
+        if asked.returncode == 0:
+            return outside
+        self.run(cwd, inside, "-m", "ensurepip", "--default-pip")
+        return (inside, "-m", "pip")
 
     def ask(self, cwd: Path, *command: str) -> str:
         lines: list[str] = []
@@ -71,16 +82,17 @@ class Builder:
 
     def run(self, cwd: Path, *command: str, hear: Callable[[str], None] | None = None) -> None:
         """Run one builder to its end; its lines go to the log and to `hear` (without one: as progress)."""
-        process = subprocess.Popen(
-            command,
-            cwd=cwd,
-            env={**self.env, "PYTHONUNBUFFERED": "1", "NO_COLOR": "1", "PYTHONHOME": ""},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT if hear is None else None,
-            pass_fds=(self.lock,),
-            start_new_session=True,
-        )
+        with self.log.open("ab") as log:
+            process = subprocess.Popen(
+                command,
+                cwd=cwd,
+                env={**self.env, "PYTHONUNBUFFERED": "1", "NO_COLOR": "1", "PYTHONHOME": ""},
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=log if hear else subprocess.STDOUT,
+                pass_fds=(self.lock,),
+                start_new_session=True,
+            )
         try:
             self._follow(process, hear or self.say)
             code = process.wait()
@@ -113,6 +125,6 @@ class Builder:
 
     def _why(self, command: tuple[str, ...], code: int) -> str:
         lines = [line.strip() for line in self.log.read_text(errors="replace").splitlines() if line.strip()]
-        telling = [line for line in lines if line.startswith(_TELLING)]
-        said = " ".join((telling or lines)[-2:])[:300]
+        first = next((at for at, line in enumerate(lines) if line.startswith(_TELLING)), -2)
+        said = " ".join(lines[first:])[:400]
         return said or f"{' '.join(command[:3])} ended with code {code}"
