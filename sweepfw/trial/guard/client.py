@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from threading import Lock, Thread
 from typing import Any
 
-from sweepfw.trial.guard.reap import become_subreaper, kill_children
+from sweepfw.trial.guard.reap import KEEPER, become_subreaper, children, kill_children, reap_ended
 from sweepfw.trial.guard.wire import Wire, pair
 
 _CONTROL = 3  # where the guardian finds its wire
@@ -208,7 +208,7 @@ class Guardian:
     def revive(self, slot: int) -> Keeper:
         """A new keeper for a slot, in the place of one that died. It knows no setup yet."""
         ours, theirs = pair()
-        self._send(("fork", slot), [theirs.fileno()])
+        self._send(("fork", 0), [theirs.fileno()])
         theirs.close()
         self._keepers[slot] = keeper = Keeper(slot, ours)
         return keeper
@@ -261,6 +261,24 @@ class Guardian:
 def abandon(seconds: float = 5) -> list[int]:
     """Kill every child of this process until none is left, as the last act of a client whose guardian died.
 
-    Returns the pids that would not die.
+    Keepers, our children by now, are left to kill their own trials for half of the time: if we killed them
+    and were killed ourselves in the next moment, their trials would live. Returns what would not die.
     """
-    return kill_children(seconds=seconds)
+    deadline = time.monotonic() + seconds / 2
+    while (keepers := _keepers_left()) and time.monotonic() < deadline:
+        kill_children(keepers, seconds=0)
+        time.sleep(0.001)
+    return kill_children(seconds=seconds / 2)
+
+
+def _keepers_left() -> list[int]:
+    reap_ended(lambda *_: None)
+    return [pid for pid in children() if _is_keeper(pid)]
+
+
+def _is_keeper(pid: int) -> bool:
+    try:
+        with open(f"/proc/{pid}/comm", "rb") as file:
+            return file.read().rstrip() == KEEPER.encode()
+    except OSError:
+        return False

@@ -55,6 +55,7 @@ class Setup:
         self.grace = message["grace"]
         self.log_limit = message["log_limit"]
         self.output_limit = message["output_limit"]
+        self.has_outputs = bool(message["outputs"])
         self.is_output = outputs.matcher(message["outputs"])
         self._manifest, self._objects = message["manifest"], message["objects"]
         self._copy: WorkCopy | None = None
@@ -109,7 +110,7 @@ class AttemptFolder:
     def size(self) -> int:
         """Bytes of the output files, those still in the working copy among them."""
         total = measure(self.files)[1]
-        if not self._setup.shared:
+        if self._setup.has_outputs and not self._setup.shared:
             total += sum(stat.st_size for name, stat in walk(self.work) if self._setup.is_output(name))
         return total
 
@@ -119,7 +120,7 @@ class AttemptFolder:
         if not self._setup.shared:
             changes = self._changes = self._setup.copy.compare(self.work, since_ns)
             found = {**changes.new, **changes.changed}
-            files = {name: stat.st_size for name, stat in found.items() if outputs.is_kept_kind(stat.st_mode)}
+            files = {name: entry.size for name, entry in found.items() if outputs.is_kept_kind(entry.mode)}
             moved = outputs.move(filter(self._setup.is_output, files), self.work, self.files)
             changes.forget(moved)
             left = {n: size for n, size in files.items() if n in changes.new and not outputs.is_cache(n)}

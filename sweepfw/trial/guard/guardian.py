@@ -15,7 +15,7 @@ from typing import NoReturn
 
 from sweepfw.trial.guard import oom
 from sweepfw.trial.guard.keeper import keep
-from sweepfw.trial.guard.reap import become_subreaper, kill_children
+from sweepfw.trial.guard.reap import KEEPER, become_subreaper, kill_children
 from sweepfw.trial.guard.wire import Wire
 
 CONTROL = 3  # the descriptor of the client's wire
@@ -28,13 +28,23 @@ def main() -> NoReturn:
     for ignored in (SIGINT, SIGHUP, SIGQUIT, SIGTERM):
         signal(ignored, SIG_IGN)  # a shutdown of the host asks the client, who asks the trials
     os.chdir("/")
-    os.closerange(CONTROL + 1, 1 << 20)
+    _close_others()
     name_process("sweepfw-guard")
     become_subreaper()
     gc.collect()
     gc.freeze()  # what is loaded by now is shared with all keepers, and stays so
     Guardian(Wire.of(CONTROL)).serve()
     os._exit(0)
+
+
+def _close_others() -> None:
+    """Whatever the user's shell had open when it started the client: no trial is to inherit it."""
+    try:
+        for fd in map(int, os.listdir("/proc/self/fd")):
+            if fd > CONTROL:
+                os.closerange(fd, fd + 1)  # no error for the one that listed
+    except FileNotFoundError:
+        os.closerange(CONTROL + 1, 4096)
 
 
 def name_process(name: str) -> None:
@@ -64,6 +74,7 @@ class Guardian:
         self._held: list[int] = []  # locks of the client: they last as long as we and the keepers do
         self._our_life, self._our_end = os.pipe()  # keepers hold the first: it tells them of our end
         self._group = oom.groups()
+        self._forks = 0
         self._poll = select.poll()
         self._poll.register(control.fileno(), select.POLLIN)
 
@@ -85,10 +96,11 @@ class Guardian:
                 self._held += fds[:number]
                 del fds[:number]
             else:
-                self._fork(number, fds.pop(0))
+                self._fork(fds.pop(0))
 
-    def _fork(self, slot: int, wire: int) -> None:
-        group = self._group(f"sweepfw-{os.getpid()}-{slot}-{wire}")
+    def _fork(self, wire: int) -> None:
+        self._forks += 1
+        group = self._group(self._forks)
         life, end = os.pipe()
         try:
             pid = os.fork()
@@ -111,7 +123,7 @@ class Guardian:
             for other in self._keepers.values():
                 os.close(other.life)
                 os.close(other.wire)
-            name_process("sweepfw-keeper")
+            name_process(KEEPER)
             become_subreaper()
             group.enter()
             keep(Wire.of(wire), self._our_life, group)

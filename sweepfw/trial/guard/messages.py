@@ -1,6 +1,6 @@
 """What goes over the wires. Names for the type checker only: at run time these are plain values.
 
-Client to guardian: ("hold", count) with that many descriptors; ("fork", slot) with the keeper's wire.
+Client to guardian: ("hold", count) with that many descriptors; ("fork", 0) with the keeper's wire.
 Client to keeper: ("setup", id, Setup), ("start", seq, Start), ("stop", seq, why, grace).
 Keeper to client: ("grew", seq, total), ("ended", seq, Outcome), ("crashed", text).
 """

@@ -10,6 +10,8 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 
+_NAME = "sweepfw-"
+
 
 class Group:
     """A control group for one keeper and its trials, where one can be made. `path` is where it would be."""
@@ -56,10 +58,19 @@ class Group:
         return 0
 
 
-def groups() -> Callable[[str], Group]:
-    """Names to groups, as the system allows them."""
+def groups() -> Callable[[int], Group]:
+    """Makes this guardian's groups, as the system allows them; tell it a number for each."""
     folder, counter = _place()
-    return lambda name: Group(f"{folder}/{name}" if folder else "", counter)
+    if folder:
+        _sweep(folder)
+    return lambda number: Group(f"{folder}/{_NAME}{os.getpid()}-{number}" if folder else "", counter)
+
+
+def _sweep(folder: str) -> None:
+    """Remove what guardians that were killed could not remove."""
+    for name in os.listdir(folder):
+        if name.startswith(_NAME) and not os.path.exists(f"/proc/{name.split('-')[1]}"):
+            Group(f"{folder}/{name}", "").leave()
 
 
 def _place() -> tuple[str, str]:

@@ -12,6 +12,7 @@ import resource
 import time
 from collections.abc import Callable, Collection
 
+KEEPER = "sweepfw-keeper"  # the name of a keeper's process
 _PR_SET_CHILD_SUBREAPER = 36
 _KILL = 9
 _LONGEST_PAUSE = 0.02  # seconds

@@ -21,12 +21,19 @@ Row = tuple[str, int, str, int]  # kind ("file", "link", "dir"), mode, hash or t
 Stamp = tuple[int, ...]
 
 
-class Changes:
-    """What a trial did to its working copy: paths relative to it, with their lstat."""
+class Entry:
+    """What there is of a file or folder now: there may be very many."""
 
-    def __init__(
-        self, new: dict[str, os.stat_result], changed: dict[str, os.stat_result], missing: list[str]
-    ):
+    __slots__ = ("mode", "size")
+
+    def __init__(self, stat: os.stat_result) -> None:
+        self.mode, self.size = stat.st_mode, stat.st_size
+
+
+class Changes:
+    """What a trial did to its working copy, by paths relative to it."""
+
+    def __init__(self, new: dict[str, Entry], changed: dict[str, Entry], missing: list[str]) -> None:
         self.new = new  # not in the snapshot
         self.changed = changed
         self.missing = missing
@@ -93,16 +100,18 @@ class WorkCopy:
         """What was changed in the folder since `since_ns`, the wall clock when the trial started."""
         if not self._is_ours(folder):
             return Changes({}, {}, list(self._rows))
-        found = dict(walk(folder))
         racy = since_ns - _TICK_NS
-        new: dict[str, os.stat_result] = {}
-        changed: dict[str, os.stat_result] = {}
-        for name, stat in found.items():
+        found = set()
+        new: dict[str, Entry] = {}
+        changed: dict[str, Entry] = {}
+        for name, stat in walk(folder):
             known = self._stamps.get(name)
             if known is None:
-                new[name] = stat
-            elif known != _stamp(stat) or (stat.st_ctime_ns >= racy and not self._holds(folder, name)):
-                changed[name] = stat
+                new[name] = Entry(stat)
+                continue
+            found.add(name)
+            if known != _stamp(stat) or (stat.st_ctime_ns >= racy and not self._holds(folder, name)):
+                changed[name] = Entry(stat)
         missing = [name for name in self._stamps if name not in found]
         return Changes(new, changed, missing)
 
