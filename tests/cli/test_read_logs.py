@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pexpect
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from workspaces import SPEC, Made, call, digits, make
 
@@ -114,6 +114,8 @@ def text(count: int, begin: int = 0) -> bytes:
     limit=st.integers(2, 400),
     steps=st.lists(st.tuples(st.integers(0, 40), st.booleans()), max_size=20),
 )
+@example(limit=400, steps=[(38, True), (20, False)])  # seen up to byte 304; the last half begins before that
+@example(limit=400, steps=[(38, True), (80, True), (9, False)])  # and after it
 def test_a_log_that_turns_is_read_once_and_in_order(
     tmp_path_factory: pytest.TempPathFactory, limit: int, steps: list[tuple[int, bool]]
 ) -> None:

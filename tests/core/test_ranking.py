@@ -116,6 +116,13 @@ def test_doubt_by_two_standard_errors() -> None:
     assert found == (pytest.approx(0.5), pytest.approx(math.sqrt(1.25)))
 
 
+@pytest.mark.parametrize(("lead", "doubted"), [(1.9, True), (2.1, False)])
+def test_two_standard_errors_are_two(lead: float, doubted: bool) -> None:
+    # Deviations sqrt(2) each, n 2: the standard error is sqrt(2/2 + 2/2), and leads are told in these.
+    second = lead * math.sqrt(2)
+    assert (doubt(pairs([-1.0, 1.0], [second - 1, second + 1])) is not None) == doubted
+
+
 def test_no_doubt_can_be_told_of_single_runs() -> None:
     assert doubt(pairs([1.0], [1.0])) is None
     assert doubt(pairs([1.0, 2.0], [1.5])) is None
