@@ -20,12 +20,21 @@ def bring_up_to_date(db: sqlite3.Connection, path: Path) -> None:
 
     Reads no file and changes nothing where it is up to date. Several processes may do this at once.
     """
-    version = _version(db, path)
+    version = _look(db, path)
     if db.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
         _use_wal(db)  # new, or restored from a dump
     while version < VERSION:
         _apply_next(db, path)
-        version = _version(db, path)
+        version = _look(db, path)
+
+
+def _look(db: sqlite3.Connection, path: Path) -> int:
+    db.execute("BEGIN")  # one moment for all that is read: another process may be making the ledger
+    try:
+        return _version(db, path)
+    finally:
+        if db.in_transaction:
+            db.execute("COMMIT")
 
 
 def _version(db: sqlite3.Connection, path: Path) -> int:
@@ -49,9 +58,9 @@ def _use_wal(db: sqlite3.Connection) -> None:
         try:
             db.execute("PRAGMA journal_mode=WAL")
             return
-        except sqlite3.OperationalError:
+        except sqlite3.OperationalError as error:
             # SQLite does not wait here for another process that does the same.
-            if time.monotonic() > deadline:
+            if not error.sqlite_errorname.startswith("SQLITE_BUSY") or time.monotonic() > deadline:
                 raise
             time.sleep(0.01)
 
