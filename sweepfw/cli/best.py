@@ -19,7 +19,13 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("sweeps", metavar="SWEEP...", nargs=-1, required=True, shell_complete=sweep_names)
 @click.option(
-    "-n", "count", type=click.IntRange(min=1), default=10, show_default=True, help="How many to show."
+    "-n",
+    "count",
+    type=click.IntRange(min=1),
+    metavar="K",
+    default=10,
+    show_default=True,
+    help="How many to show.",
 )
 @click.option("--metric", metavar="NAME", help="Rank by this metric instead of the project's objective.")
 @click.option(
