@@ -32,7 +32,9 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--folder", type=Path, help="where to work: this disk is measured (default: $TMPDIR)")
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory(dir=options.folder, prefix="sweepfw-bench-") as made:
+    with tempfile.TemporaryDirectory(
+        dir=options.folder, prefix="sweepfw-bench-", ignore_cleanup_errors=True
+    ) as made:
         folder = Path(made)
         runs = peers(folder, options.trials, options.slots)
         print(machine(folder))
@@ -42,7 +44,7 @@ def main() -> None:
                 place = folder / f"{turn}-{name.replace(' ', '-')}"
                 place.mkdir()
                 taken[name].append(run(place))
-                shutil.rmtree(place)
+                shutil.rmtree(place, ignore_errors=True)  # task-spooler's processes end a moment later
     show(taken, options.trials, options.slots, options.rounds)
 
 
