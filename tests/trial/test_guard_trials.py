@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
@@ -263,3 +264,20 @@ def test_outcome_is_json_for_any_name(lab: Lab) -> None:
     outcome, folder = lab.run("sh", "-c", "touch $(printf '\\377')")
     assert outcome["left_count"] == 1
     assert json.loads((folder / "outcome.json").read_bytes())["left_count"] == 1
+
+
+def test_out_of_memory_is_the_kernels_word(lab: Lab) -> None:
+    lab.sh("true")
+    groups = Path("/sys/fs/cgroup/memory").rglob(f"sweepfw-{lab.guardian.pid}-*")
+    group = next(groups, None)
+    if group is None:
+        pytest.skip("no control group of a keeper's own: that takes cgroup v1 and root, or a delegated v2")
+    (group / "memory.limit_in_bytes").write_text("60000000")
+    with contextlib.suppress(OSError):  # swap is not counted everywhere
+        (group / "memory.memsw.limit_in_bytes").write_text("60000000")
+    outcome, _ = lab.run(sys.executable, "-c", "x = bytearray(10**9)")
+    assert (outcome["signal"], outcome["oom"]) == (9, True)
+    outcome, _ = lab.sh("kill -9 $$")
+    assert (outcome["signal"], outcome["oom"]) == (9, False)
+    lab.guardian.close()
+    assert not group.exists()

@@ -163,3 +163,18 @@ def test_output_patterns(pattern: str, yes: list[str], no: list[str]) -> None:
     assert [path for path in yes if not matches(path)] == []
     assert [path for path in no if matches(path)] == []
     assert not matcher([])("a")
+
+
+def test_a_change_within_one_tick_of_the_clock_is_seen(tmp_path: Path) -> None:
+    """Then the times are the same, and only the content tells."""
+    snapshot = freeze(tmp_path / "snapshot", FILES)
+    copy = WorkCopy(read_manifest(snapshot.manifest), snapshot.objects)
+    work = tmp_path / "work"
+    copy.make(str(work))
+    (work / "a.py").write_text("print(2)")
+    info = (work / "a.py").lstat()
+    copy._stamps["a.py"] = (info.st_mode, info.st_ino, info.st_size, info.st_mtime_ns, info.st_ctime_ns)
+    changes = copy.compare(str(work), info.st_ctime_ns + 4_000_000)
+    assert list(changes.changed) == ["a.py"]
+    copy.restore(str(work), changes)
+    assert (work / "a.py").read_text() == "print(1)"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from typing import Any
 
 from sweepfw.trial.guard import outputs
 from sweepfw.trial.guard.files import is_folder, measure, remove, spread, walk
@@ -12,6 +11,8 @@ from sweepfw.trial.guard.workcopy import Changes, WorkCopy, read_manifest
 
 TYPE_CHECKING = False  # the module typing is not loaded here
 if TYPE_CHECKING:
+    from typing import Any
+
     from sweepfw.trial.guard.messages import SetupMessage, StartMessage
 
 

@@ -11,12 +11,15 @@ import os
 import select
 import time
 from signal import SIG_IGN, SIGHUP, SIGINT, SIGQUIT, SIGTERM, signal
-from typing import NoReturn
 
 from sweepfw.trial.guard import oom
 from sweepfw.trial.guard.keeper import keep
 from sweepfw.trial.guard.reap import KEEPER, become_subreaper, kill_children
 from sweepfw.trial.guard.wire import Wire
+
+TYPE_CHECKING = False  # the module typing is not loaded here
+if TYPE_CHECKING:
+    from typing import NoReturn
 
 CONTROL = 3  # the descriptor of the client's wire
 _END = 3.5  # seconds for the keepers to end after the client did

@@ -6,7 +6,6 @@ import json
 import os
 import time
 from errno import EDQUOT, ENOSPC
-from typing import Any
 
 from sweepfw.trial.guard.command import NoCommand
 from sweepfw.trial.guard.execution import Execution
@@ -20,6 +19,8 @@ from sweepfw.trial.guard.wire import Wire
 
 TYPE_CHECKING = False  # the module typing is not loaded here
 if TYPE_CHECKING:
+    from typing import Any
+
     from sweepfw.trial.guard.messages import Outcome, SetupMessage, StartMessage
 
 _IDLE = 1.0  # seconds after which a spare working copy is not expected to be used any more

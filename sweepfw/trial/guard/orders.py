@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import select
-from typing import Any
 
 from sweepfw.trial.guard.wire import Wire
+
+TYPE_CHECKING = False  # the module typing is not loaded here
+if TYPE_CHECKING:
+    from typing import Any
 
 
 class Abandoned(Exception):  # noqa: N818  # it says what happened

@@ -21,7 +21,10 @@ from _socket import (  # the module `socket` costs a start-up of several millise
     socketpair,
 )
 from collections.abc import Sequence
-from typing import Any
+
+TYPE_CHECKING = False  # the module typing is not loaded here
+if TYPE_CHECKING:
+    from typing import Any
 
 _HEADER = 4
 _READ = 1 << 16
