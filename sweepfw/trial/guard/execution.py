@@ -95,7 +95,8 @@ class Execution:
             os.close(self._pidfd)
         if self.ended_by and self.status is not None:
             self._linger()
-        _signal_group(self.pid, _KILL)
+        if self.status is None or self._pidfd < 0:
+            _signal_group(self.pid, _KILL)
         self.survivors = kill_children(self._hopeless, seconds=_KILL_SECONDS, reaped=self._note)
         if self.status is None and not self.survivors:  # not Linux: there is no list of children
             self._note(*os.wait4(self.pid, 0))
