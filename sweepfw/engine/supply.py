@@ -66,12 +66,22 @@ class Supply:
             self._changed.notify_all()
 
     def _fill(self) -> bool:
-        # One pass over all queued trials, then again from the first: retries have lower numbers.
-        while not self._paused:
-            start = self._scanned
-            found = self._ledger.runnable(self._uid, after=start, limit=BATCH)
-            self._scanned = found[-1] if len(found) == BATCH else 0
-            self._ready.extend(n for n in found if self._only is None or n in self._only)
-            if self._ready or (self._scanned == 0 and start == 0):
-                break
-        return bool(self._ready)
+        """Look for queued trials: from where we were to the last, then from the first, since what is queued
+        again has a lower number."""
+        if self._paused:
+            return False
+        begun = self._scanned
+        while not self._ready:
+            found = self._queued(self._scanned)
+            self._ready.extend(found)
+            self._scanned = found[-1] if len(found) >= BATCH else 0
+            if not self._scanned and not self._ready:
+                if not begun:
+                    return False
+                begun = 0
+        return True
+
+    def _queued(self, after: int) -> list[int]:
+        if self._only is None:
+            return self._ledger.runnable(self._uid, after=after, limit=BATCH)
+        return [t.number for t in self._ledger.trials(self._uid, states=["queued"], numbers=self._only)]
