@@ -125,19 +125,23 @@ class Keeper:
         """Tell the keeper of a setup, once: the same again costs nothing."""
         if self._setups.get(number) is not setup:
             self._setups[number] = setup
-            self._send(("setup", number, setup.message()))
+            with self._sending:
+                self._send_now(("setup", number, setup.message()))
 
     def start(self, order: Start) -> None:
         """Run a trial. The one before must have ended. A keeper that died is told by `receive`."""
-        self._seq += 1
-        self._send(("start", self._seq, order.message()))
+        message = order.message()
+        with self._sending:  # a stop that comes now is for this trial, and must not be sent before it
+            self._seq += 1
+            self._send_now(("start", self._seq, message))
 
     def stop(self, why: str, grace: float) -> None:
         """End the trial that runs: SIGTERM, and SIGKILL to all of it after `grace` seconds. From any thread.
 
         A second stop with less grace shortens the first. Without a running trial nothing happens.
         """
-        self._send(("stop", self._seq, why, grace))
+        with self._sending:
+            self._send_now(("stop", self._seq, why, grace))
 
     def receive(self, timeout: float | None = None) -> LogGrew | Ended | None:
         """The next news of the trial that was started; None after `timeout` seconds. Raises KeeperDied."""
@@ -159,12 +163,11 @@ class Keeper:
         """End the keeper, and the trial that it runs. Who waits in `receive` gets KeeperDied."""
         self._wire.shutdown()
 
-    def _send(self, message: Any) -> None:
-        with self._sending:
-            try:
-                self._wire.send(message)
-            except EOFError:
-                pass  # its death is told by `receive`, where its caller can do something about it
+    def _send_now(self, message: Any) -> None:
+        try:
+            self._wire.send(message)
+        except EOFError:
+            pass  # its death is told by `receive`, where its caller can do something about it
 
 
 class Guardian:
