@@ -30,9 +30,12 @@ def resume(sweep: str, cancelled: bool, only: str | None, how: Running) -> int:
     """Run what SWEEP lacks: trials that are queued, were interrupted, or wait after a pause."""
     from sweepfw.core.naming import parse_numbers
     from sweepfw.engine.lock import SweepLock
+    from sweepfw.ledger.names import unknown_trial
 
     place, ledger, found = _find(sweep)
-    numbers = parse_numbers(only) if only else None
+    numbers = parse_numbers(only) if only is not None else None
+    if numbers and numbers[-1] > found.total:
+        raise unknown_trial(found.name, numbers[-1], found.total)
     if cancelled:
         ledger.reopen(found.uid, ["cancelled"], numbers)
     if found.state == "paused" and SweepLock.heeded(place, found.uid):
@@ -53,7 +56,7 @@ def retry(sweep: str, numbers: tuple[str, ...], failed: bool, current_code: bool
     place, ledger, found = _find(sweep)
     wanted = parse_numbers(",".join(numbers), "retry") if numbers and not failed else None
     _check_failed(ledger, found, wanted)
-    snapshot = _freeze_again(place, found) if current_code else None
+    snapshot = _freeze_again(place, ledger, found) if current_code else None
     again = ledger.reopen(found.uid, ["failed"], wanted, snapshot=snapshot)
     if not again:
         click.echo(f"{found.name} has no failed trials", err=True)
@@ -105,8 +108,9 @@ def _check_failed(ledger: Ledger, sweep: Sweep, numbers: Collection[int] | None)
             raise SweepError(f"{sweep.name}/{number} is {there[number]}; retry runs failed trials only")
 
 
-def _freeze_again(place: Workspace, sweep: Sweep) -> str:
+def _freeze_again(place: Workspace, ledger: Ledger, sweep: Sweep) -> str:
     from sweepfw.config.project import find_project
+    from sweepfw.engine.record import record_code
     from sweepfw.snapshot import freeze
 
     root = Path(str(sweep.provenance.get("root") or find_project(place, sweep.spec.project, Path.cwd())))
@@ -114,7 +118,9 @@ def _freeze_again(place: Workspace, sweep: Sweep) -> str:
         raise SweepError(
             f"{root}: the project of {sweep.name} is not there any more; retry without --current-code"
         )
-    return freeze(root, place.snapshots, sweep.spec.snapshot_limit).id
+    snapshot = freeze(root, place.snapshots, sweep.spec.snapshot_limit).id
+    record_code(place, ledger, sweep, snapshot)
+    return snapshot
 
 
 def _go_on(place: Workspace, ledger: Ledger, sweep: Sweep, how: Running, *, only: str | None = None) -> int:

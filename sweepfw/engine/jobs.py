@@ -64,7 +64,7 @@ class Jobs:
             outputs=spec.outputs,
             output_limit=spec.output_limit,
         )
-        return Job(len(self._made), spec, setup, found.python, run)
+        return Job(len(self._made), spec, setup, found.python, found.describe, run)
 
     def _resolve(self, snapshot: str) -> Resolved:
         """The environment, locked to what the sweep's first build resolved to."""

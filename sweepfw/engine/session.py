@@ -18,7 +18,7 @@ from sweepfw.engine.turn import Turn
 from sweepfw.errors import SweepError
 from sweepfw.ledger.interface import Ledger
 from sweepfw.shell.local import LocalShell, find_command
-from sweepfw.trial.attempt import Listener, Slot, recover
+from sweepfw.trial.attempt import Job, Listener, Slot, recover
 from sweepfw.trial.guard.client import Guardian
 from sweepfw.trial.slots import GpuLock, busy, room
 
@@ -61,8 +61,7 @@ class Session:
             plans = place_slots(sweep.spec, self._wanted, self._listener.note)
             begin(sweep, len(plans))
             jobs = Jobs(self._place, sweep, self._listener.note, lambda: self.interrupts > 0)
-            self._prepare(jobs, sweep)
-            recording = self._describe(sweep)
+            recording = self._describe(sweep, self._prepare(jobs, sweep).described)
             self._run = LocalRun(
                 self._ledger,
                 sweep,
@@ -100,7 +99,7 @@ class Session:
             self._run.interrupt(now=now)
         tick()
 
-    def _prepare(self, jobs: Jobs, sweep: Sweep) -> None:
+    def _prepare(self, jobs: Jobs, sweep: Sweep) -> Job:
         """The environment, before any trial is claimed."""
         try:
             job = jobs(sweep.snapshot)
@@ -109,10 +108,11 @@ class Session:
             if not self.interrupts:
                 self._ledger.pause(sweep.uid, "setup failed")
             raise
+        return job
 
-    def _describe(self, sweep: Sweep) -> threading.Thread:
+    def _describe(self, sweep: Sweep, environment: str) -> threading.Thread:
         """Write down where the sweep came from, beside the first trials: git takes longer than they do."""
-        thread = threading.Thread(target=record, args=(self._place, self._ledger, sweep))
+        thread = threading.Thread(target=record, args=(self._place, self._ledger, sweep, environment))
         thread.start()
         return thread
 
@@ -170,10 +170,16 @@ def find_program(spec: Spec, python: str, env: Mapping[str, str], root: Path | N
     if spec.shell or "{" in program or (root is None and "/" in program):
         return
     if find_command(python if program == "python" else program, env, str(root or "/")) is None:
-        near = "; is it executable?" if root and (root / program).exists() else ""
-        raise SweepError(
-            f"command: there is no program {program!r} here{near}; install it, or put it on PATH"
-        )
+        raise SweepError(f"command: {_no_program(program, root)}")
+
+
+def _no_program(program: str, root: Path | None) -> str:
+    """Why a program can't be started, and what would be right."""
+    if root and (root / program).is_file():
+        if "/" in program:
+            return f"{program!r} can't be executed; make it so with: chmod +x {root / program}"
+        return f"there is no program {program!r} on PATH; the file beside project.yml is ./{program}"
+    return f"there is no program {program!r} here; install it, or put it on PATH"
 
 
 def unfrozen(spec: Spec, root: Path) -> list[tuple[str, Path]]:

@@ -51,6 +51,7 @@ class Job:
     spec: Spec
     setup: Setup
     python: str
+    described: str  # which Python that is, for people
     run: Path  # runs/<sweep>
 
 
