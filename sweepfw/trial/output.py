@@ -78,7 +78,7 @@ class Reports:
 
     def _read_log(self, printed: int) -> None:
         try:
-            while self._log.offset < printed and (data := self._log.read(printed)):
+            while printed and (data := self._log.read(printed)):
                 if self._show:
                     self._show(data)
                 if self._parser:
