@@ -103,15 +103,12 @@ def main() -> None:
 
 def _guarded() -> int:
     try:
-        return int(cli(standalone_mode=False) or 0)
+        return int(cli(sys.argv[1:] or ["--help"], "sweepfw", standalone_mode=False) or 0)
     except SweepError as error:
-        print(f"sweepfw: {error}", file=sys.stderr)
-        return error.exit_code
-    except click.UsageError as error:
-        error.show()
+        _say(str(error))
         return error.exit_code
     except click.ClickException as error:
-        error.show()
+        print(_usage(error), file=sys.stderr)
         return 2
     except (click.Abort, KeyboardInterrupt):
         print("sweepfw: interrupted", file=sys.stderr)
@@ -123,12 +120,29 @@ def _guarded() -> int:
         if os.environ.get("SWEEPFW_DEBUG"):
             raise
         place = f"{error.filename}: " if error.filename else ""
-        print(f"sweepfw: {place}{error.strerror or error}", file=sys.stderr)
+        _say(f"{place}{error.strerror or error}")
         return 1
     except Exception as error:
         if os.environ.get("SWEEPFW_DEBUG"):
             raise
         return _bug(error)
+
+
+def _say(text: str) -> None:
+    """One line on stderr, whatever names and values of the user's it quotes."""
+    from sweepfw.cli.terminal import safe
+
+    print(f"sweepfw: {safe(text)}", file=sys.stderr)
+
+
+def _usage(error: click.ClickException) -> str:
+    """What is wrong with the arguments, in one line instead of click's block of four."""
+    from sweepfw.cli.terminal import safe
+
+    context = getattr(error, "ctx", None)
+    command = context.command_path if context else "sweepfw"
+    words = " ".join(error.format_message().split()).rstrip(".")
+    return safe(f"{command}: {words[:1].lower()}{words[1:]} ({command} --help tells more)")
 
 
 def _bug(error: Exception) -> int:

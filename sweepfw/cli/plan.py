@@ -74,8 +74,8 @@ def show_plan(
         for line in islice(_objects(spec, space), limit):
             click.echo(line)
         return 0
-    for line in _told(found, spec, space, jobs, FIRST if limit is None else limit):
-        click.echo(line)
+    for line in list(_told(found, spec, space, jobs, FIRST if limit is None else limit)):
+        click.echo(line)  # not before all of it is known: bad input prints nothing else
     return 0
 
 

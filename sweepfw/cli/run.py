@@ -61,7 +61,7 @@ def run(
         from sweepfw.cli.execute import detach, execute
         from sweepfw.core.naming import parse_numbers
 
-        numbers = parse_numbers(only) if only else None
+        numbers = parse_numbers(only) if only is not None else None
         place = options.workspace()
         ledger, sweep = _submit(
             place, project, task, sets, repeats, max_trials, name, note, numbers, how.jobs
@@ -95,8 +95,11 @@ def _submit(
     from sweepfw.core.space import Space
     from sweepfw.engine.session import check_command, place_slots
     from sweepfw.ledger.local import open_ledger
-    from sweepfw.snapshot import freeze
+    from sweepfw.ledger.names import check_name
+    from sweepfw.snapshot import freeze, survey
 
+    if name is not None:
+        check_name(name)
     root = find_project(place, ref, Path.cwd())
     spec = spec_for(load_project(root), task, sets=sets, repeats=repeats)
     space = Space.from_json(spec.space)
@@ -106,8 +109,11 @@ def _submit(
         raise SweepError(f"--only {only[-1]}: there are {total} trials, numbered from 1")
     place_slots(spec, jobs)
     check_command(spec, root)
+    listing = survey(root, spec.snapshot_limit)
     ledger = open_ledger(place, create=True)
-    snapshot = freeze(root, place.snapshots, spec.snapshot_limit)
+    if name is not None:
+        ledger.check_name(name)
+    snapshot = freeze(root, place.snapshots, spec.snapshot_limit, listing)
     sweep = ledger.submit(
         spec, snapshot.id, expand(space), name=name, note=note or "", provenance={"root": str(root)}
     )

@@ -22,6 +22,7 @@ from sweepfw.errors import SweepError
 
 MAX_BYTES = 1_000_000
 MAX_DEPTH = 50
+MAX_VALUES = 100_000  # what is read within a second; intervals and ranges hold more in one line
 MAX_ALIASED = 10_000  # nodes that aliases may add: a bomb has billions
 
 _CORE = "tag:yaml.org,2002:"
@@ -102,6 +103,7 @@ class _Composer:
     def __init__(self, events: Iterator[yaml.Event], shown: str, lines: bool) -> None:
         self.events, self.shown, self.lines = events, shown, lines
         self.anchors: dict[str, _Built] = {}
+        self.values = 0
         self.aliased = 0
 
     def document(self) -> Node:
@@ -125,6 +127,9 @@ class _Composer:
     def value(self, event: yaml.Event, depth: int) -> _Built:
         if depth > MAX_DEPTH:
             self.fail(event, f"nested deeper than {MAX_DEPTH} levels; write it flatter")
+        self.values += 1
+        if self.values > MAX_VALUES:
+            self.fail(event, f"more than {MAX_VALUES:,} values; write them as an interval or a range")
         if isinstance(event, yaml.AliasEvent):
             return self.alias(event, depth)
         if isinstance(event, yaml.ScalarEvent):

@@ -27,6 +27,10 @@ from sweepfw.core.model import (
 class Ledger(Protocol):
     # -- submitting ------------------------------------------------------------------------------------
 
+    def check_name(self, name: str) -> None:
+        """SweepError where `submit` would refuse the name: so that nothing is frozen in vain."""
+        ...
+
     def submit(
         self,
         spec: Spec,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from decimal import MAX_EMAX, MAX_PREC, MIN_EMIN, Context, Decimal
 from itertools import count
 from typing import Any
@@ -19,6 +19,12 @@ _INSERT = "INSERT INTO trial (sweep, number, params, repeat) VALUES (?, ?, ?, ?)
 
 
 class Submission(Part):
+    def check_name(self, name: str) -> None:
+        """See Ledger.check_name."""
+        names.check_name(name)
+        with self._db.read() as db:
+            self._check_unused(name, _used(db))
+
     def submit(
         self,
         spec: Spec,
@@ -82,24 +88,32 @@ class Submission(Part):
         return added
 
     def _take_name(self, db: sqlite3.Connection, name: str | None, project: str) -> str:
-        used = {known.lower() for (known,) in db.execute("SELECT name FROM used_name")}
+        used = _used(db)
         if name is None:
             start = names.prefix(project)
             name = names.lowest_free(start, used)
             while self._has_folder(name):
                 used.add(name.lower())
                 name = names.lowest_free(start, used)
-        elif name.lower() in used:
-            raise SweepError(
-                f'sweep name "{name}" was used before; choose another: names are never used again'
-            )
-        elif self._has_folder(name):
-            raise SweepError(f"{self._runs / name}: is there already; move it away or choose another name")
+        else:
+            self._check_unused(name, used)
         db.execute("INSERT INTO used_name (name) VALUES (?)", (name,))
         return name
 
+    def _check_unused(self, name: str, used: Collection[str]) -> None:
+        if name.lower() in used:
+            raise SweepError(
+                f'sweep name "{name}" was used before; choose another: names are never used again'
+            )
+        if self._has_folder(name):
+            raise SweepError(f"{self._runs / name}: is there already; move it away or choose another name")
+
     def _has_folder(self, name: str) -> bool:
         return (self._runs / name).exists()
+
+
+def _used(db: sqlite3.Connection) -> set[str]:
+    return {known.lower() for (known,) in db.execute("SELECT name FROM used_name")}
 
 
 class _Known:

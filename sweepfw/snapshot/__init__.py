@@ -19,6 +19,7 @@ from sweepfw.snapshot.store import (
     read,
     scan,
     settle,
+    survey,
 )
 
 __all__ = [
@@ -36,4 +37,5 @@ __all__ = [
     "read",
     "scan",
     "settle",
+    "survey",
 ]

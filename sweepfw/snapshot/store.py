@@ -62,14 +62,21 @@ def scan(root: Path) -> Listing:
     return _without(listing, dict.fromkeys(keys, PRIVATE))
 
 
-def freeze(root: Path, store: Path, limit: int) -> Snapshot:
-    """Store the project's files and name the snapshot. The same files again write nothing.
-
-    Over `limit` bytes it raises SweepError, with the largest files named, before any file is read. A file
-    that changes meanwhile is stored as it was read, under the digest of what was stored.
-    """
+def survey(root: Path, limit: int) -> Listing:
+    """What is to be frozen, before anything is read or written. SweepError, with the largest files named,
+    where it is more than `limit` bytes."""
     listing = walk(root)
     _check_size(root, listing, limit)
+    return listing
+
+
+def freeze(root: Path, store: Path, limit: int, listing: Listing | None = None) -> Snapshot:
+    """Store the project's files and name the snapshot. The same files again write nothing.
+
+    `listing` is what `survey` found, if that was called before; it raises the same. A file that changes
+    meanwhile is stored as it was read, under the digest of what was stored.
+    """
+    listing = listing or survey(root, limit)
     try:
         with _locked(store, exclusive=False):
             return _freeze(root, store, listing)
