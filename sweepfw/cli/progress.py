@@ -7,12 +7,12 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal, TextIO
 
 from sweepfw.cli.stream import Lines, last_lines
 from sweepfw.cli.terminal import Screen, cut, safe
-from sweepfw.cli.words import duration, number
+from sweepfw.cli.words import duration, number, size
 from sweepfw.core.model import Grant, Outcome, Receipt, Sweep
 from sweepfw.core.values import typed
 from sweepfw.trial.attempt import Slot
@@ -78,6 +78,7 @@ class Plain(Quiet):
         self._lock = threading.Lock()
         self._lines: dict[str, Lines] = {}
         self._buffer: list[str] = []
+        self._warned = False  # of files that are not kept; once is enough
         self._screen = Screen()
 
     def begin(self, sweep: Sweep, slots: int) -> None:
@@ -105,6 +106,9 @@ class Plain(Quiet):
                 self._add(grant.trial, last_lines(tail))
             self.tally.ended(receipt.trial_state)
             self._buffer.append(self._told(grant, outcome, receipt))
+            if outcome.details.get("left") and not self._warned:
+                self._warned = True
+                self._buffer.append(_left(outcome.details))
 
     def note(self, text: str) -> None:
         with self._lock:
@@ -139,6 +143,13 @@ class Plain(Quiet):
         return f"{grant.sweep}/{grant.trial} {word}{safe(reason)}{took}{again}" + (
             f"  {safe(told)}" if told else ""
         )
+
+
+def _left(details: Mapping[str, Any]) -> str:
+    files = [f"{path} ({size(count)})" for path, count in details["left"][:3]]
+    more = details.get("left_count", 0) - len(files)
+    named = ", ".join(files) + (f" and {more} more" if more > 0 else "")
+    return safe(f"warning: new files are not kept: {named}; name them under `outputs:` in project.yml")
 
 
 class Bar(Plain):

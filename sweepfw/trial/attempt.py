@@ -88,7 +88,7 @@ def run_attempt(
         if told is None:
             raise
     reports.end(printed(told) if live else None)
-    outcome = judged(told, reports, grant, job.spec)
+    outcome = judged({**told, "gpus": slot.gpus}, reports, grant, job.spec)
     receipt = ledger.finish(grant.token, outcome)
     listener.ended(grant, slot, outcome, receipt, reports.tail() if outcome.state == "failed" else b"")
     return outcome
@@ -223,4 +223,5 @@ DETAILS = (
     "max_rss",
     "cpu",
     "survivors",
+    "gpus",
 )

@@ -135,6 +135,7 @@ def _told(start: StartMessage, execution: Execution, log: BoundedLog | None) -> 
     return {
         "attempt": start["label"],
         "token": start["token"],
+        "argv": start["argv"],
         "exit_code": None if code is None or code < 0 else code,
         "signal": -code if code is not None and code < 0 else None,
         "ended_by": execution.ended_by,
