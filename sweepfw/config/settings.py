@@ -29,6 +29,10 @@ from sweepfw.core.values import text
 # Patterns are compiled when first used: most never are.
 _QUOTED = r"""'[^']*'|"(?:\\.|[^"\\])*"|\\."""
 _OPERATOR = r"[|&;<>]+"
+# <<EOF or <<-'EOF', then a placeholder before the line that ends it.
+_HERE_DOCUMENT = (
+    r"<<-?[ \t]*['\"\\]?(?P<end>\w++)[^\n]*\n(?:(?!^\t*(?P=end)$).)*?(?<![${])\{(?P<name>[A-Za-z_][\w.-]*)\}"
+)
 _ASSIGNMENT = r"[A-Za-z_][A-Za-z0-9_]*="
 _VARIABLE = r"[A-Za-z_][A-Za-z0-9_]*"
 _METRIC = r"[A-Za-z_][\w./@%-]{0,99}"
@@ -54,6 +58,12 @@ def command(node: Node, *, shell: bool = False) -> tuple[str, ...]:
     if shell:
         if not isinstance(node.value, str) or not node.value.strip():
             raise node.error("with 'shell: true' the command is one string; write such as command: a | b")
+        if match := re.search(_HERE_DOCUMENT, node.value, re.DOTALL | re.MULTILINE):
+            name = match["name"]
+            raise node.error(
+                f"{{{name}}} stands in a here-document (<<), where the shell would run what a value says; "
+                f"write {name}={{{name}}} before it and ${name} in it"
+            )
         return (node.value,)
     listed = isinstance(node.value, tuple)
     argv = tuple(_argument(item) for item in items(node)) if listed else _split(node)
