@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -96,7 +97,7 @@ def _submit(
     from sweepfw.engine.session import check_command, place_slots
     from sweepfw.ledger.local import open_ledger
     from sweepfw.ledger.names import check_name
-    from sweepfw.snapshot import freeze, survey
+    from sweepfw.snapshot import freeze, settle, survey
 
     if name is not None:
         check_name(name)
@@ -117,4 +118,6 @@ def _submit(
     sweep = ledger.submit(
         spec, snapshot.id, expand(space), name=name, note=note or "", provenance={"root": str(root)}
     )
+    # Beside the first trials: a power cut must not take what the ledger names.
+    threading.Thread(target=settle, args=(place.snapshots, snapshot)).start()
     return ledger, sweep

@@ -12,6 +12,7 @@ from sweepfw import snapshot as snapshots
 from sweepfw.config.workspace import Workspace
 from sweepfw.core.model import Sweep
 from sweepfw.trial.attempt import Job
+from sweepfw.trial.editables import editables, import_roots, outside
 from sweepfw.trial.environment import Resolved, resolve
 from sweepfw.trial.guard.client import Setup, Snapshot
 
@@ -64,7 +65,7 @@ class Jobs:
             outputs=spec.outputs,
             output_limit=spec.output_limit,
         )
-        return Job(len(self._made), spec, setup, found.python, found.describe, run)
+        return Job(len(self._made), spec, setup, found.python, found.describe, run, self._roots(found, env))
 
     def _resolve(self, snapshot: str) -> Resolved:
         """The environment, locked to what the sweep's first build resolved to."""
@@ -72,7 +73,7 @@ class Jobs:
         found = resolve(
             self._sweep.spec.environment,
             self._place,
-            Path(str(self._sweep.provenance.get("root", ""))),
+            self._root(),
             snapshot,
             env=self._environment,
             lock=lock.read_text() if lock.exists() else None,
@@ -83,6 +84,16 @@ class Jobs:
             lock.parent.mkdir(parents=True, exist_ok=True)
             lock.write_text(found.lock)
         return found
+
+    def _roots(self, found: Resolved, env: Mapping[str, str]) -> tuple[str, ...]:
+        """Where trials import the project from, if it is installed editable. Says what is not frozen."""
+        installed, root = editables(found.python, env), self._root()
+        for name, folder in outside(installed, root):
+            self._say(f"warning: {name} is installed from {folder}, which is not frozen with the project")
+        return import_roots(installed, root)
+
+    def _root(self) -> Path:
+        return Path(str(self._sweep.provenance.get("root", "")))
 
     def _shared(self, snapshot: str) -> Path:
         """One copy that all trials work in, read-only; made once per snapshot."""

@@ -53,6 +53,7 @@ class Job:
     python: str
     described: str  # which Python that is, for people
     run: Path  # runs/<sweep>
+    roots: tuple[str, ...] = ()  # folders of the project that its own editable install imports from
 
 
 def run_attempt(
@@ -164,6 +165,9 @@ def order(grant: Grant, job: Job, slot: Slot, folder: Path, checkpoint: Path) ->
         "SWEEPFW_CHECKPOINT": places["checkpoint"],
         "SWEEPFW_SLOT": slot.name,
     } | _share(slot, job.setup.env)
+    if job.roots:  # the frozen code stands before the live one
+        work = job.setup.shared or f"{folder}/work"
+        env["PYTHONPATH"] = ":".join([*(f"{work}/{root}" for root in job.roots), job.setup.env["PYTHONPATH"]])
     return Start(
         setup=job.number,
         folder=str(folder),

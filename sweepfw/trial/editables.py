@@ -22,8 +22,12 @@ def editables(python: str, env: Mapping[str, str] | None = None) -> list[tuple[s
 
 
 def outside(installed: Iterable[tuple[str, Path]], root: Path) -> list[tuple[str, Path]]:
-    """Those outside the project: no snapshot holds them, and they are named to the user as not frozen."""
-    return [(name, folder) for name, folder in installed if not folder.is_relative_to(root.resolve())]
+    """Those outside the project: no snapshot holds them, and they are named to the user as not frozen.
+
+    But not sweepfw itself, of which trials get one file that never changes what they compute.
+    """
+    top = root.resolve()
+    return [(name, at) for name, at in installed if not at.is_relative_to(top) and name != "sweepfw"]
 
 
 def import_roots(installed: Iterable[tuple[str, Path]], root: Path) -> tuple[str, ...]:
