@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import threading
 import time
@@ -125,13 +126,12 @@ class Plain(Quiet):
 
     def _draw(self) -> None:
         if self._buffer:
-            self._out.write("\n".join(self._buffer) + "\n")
-            self._out.flush()
+            _show(self._out, "\n".join(self._buffer) + "\n")
             self._buffer.clear()
 
     def _add(self, trial: int, lines: Iterable[str]) -> None:
         prefix = self._screen.paint(f"{trial:>{self._margin}} |", "dim")
-        self._buffer.extend(f"{prefix} {safe(line)}" for line in lines)
+        self._buffer.extend(f"{prefix} {safe(line.expandtabs())}" for line in lines)
 
     def _told(self, grant: Grant, outcome: Outcome, receipt: Receipt) -> str:
         word = self._screen.paint(outcome.state)
@@ -163,22 +163,20 @@ class Bar(Plain):
         line = self._line()
         if self._buffer or line != self._drawn:
             above = "".join(f"{text}\n" for text in self._buffer)
-            self._out.write(f"\r\x1b[K{above}{line}")
-            self._out.flush()
+            _show(self._out, f"\r\x1b[K{above}{line}")
             self._buffer.clear()
             self._drawn = line
 
     def close(self) -> None:
         with self._lock:
             self._draw()
-            self._out.write("\r\x1b[K")
-            self._out.flush()
+            _show(self._out, "\r\x1b[K")
 
     def _line(self) -> str:
         tally, counts = self.tally, self.tally.counts
         done = tally.total - tally.left
         words = [f"{done}/{tally.total}", f"{counts['running']} running"]
-        words += [self._screen.paint(f"{counts['failed']} failed", "failed")] if counts["failed"] else []
+        words += [self._screen.paint(f"{counts['failed']} failed", "red")] if counts["failed"] else []
         words += [f"{waiting} left"] if (waiting := tally.left - counts["running"]) > 0 else []
         if (seconds := tally.to_go()) is not None and tally.left:
             words.append(f"about {duration(seconds)} to go")
@@ -232,8 +230,19 @@ class Events(Quiet):
     def _say(self, event: str, **facts: Any) -> None:
         line = json.dumps({"event": event, **facts})
         with self._lock:
-            self._out.write(line + "\n")
-            self._out.flush()
+            _show(self._out, line + "\n")
+
+
+def _show(out: TextIO, text: str) -> None:
+    """Write it. Where nobody reads any more, the terminal was closed, or a file finds no room, nothing is
+    shown from now on: no sweep ends because of that."""
+    try:
+        out.write(text)
+        out.flush()
+    except OSError:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, out.fileno())
+        os.close(nowhere)
 
 
 def _who(grant: Grant, slot: Slot) -> dict[str, Any]:
