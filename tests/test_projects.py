@@ -81,7 +81,15 @@ def test_an_installed_wheel_holds_all_that_it_needs(tmp_path: Path) -> None:
     subprocess.run([python, "-m", "pip", "install", "--quiet", source], check=True, timeout=200)
     shutil.rmtree(source)
     world = {**os.environ, "PATH": f"{venv / 'bin'}:{os.environ['PATH']}"}
-    for words in (["new", "mine"], ["run", "mine", "--quiet"], ["show", "mine-1"]):
+    for words in (
+        ["new", "mine"],
+        ["run", "mine", "--quiet"],
+        ["show", "mine-1"],
+        ["new", "copied", "--from", "echo"],
+        ["run", "copied", "--quiet"],
+        ["new", "trained", "--from", "digits"],
+        ["plan", "trained"],
+    ):
         done = subprocess.run(
             [command, *words], cwd=work, env=world, capture_output=True, text=True, check=False
         )

@@ -1,4 +1,4 @@
-"""`new` makes a project from the template; `init` makes one of a folder that is there. Neither overwrites."""
+"""`new` makes a project from the template or a sample, `init` of a folder that is there; none overwrites."""
 
 from __future__ import annotations
 
@@ -10,6 +10,11 @@ import click
 from sweepfw.errors import SweepError
 
 TEMPLATE = Path(__file__).parent / "template"
+SAMPLES = Path(__file__).parent / "samples"  # our own projects/, through a link; files in an installation
+SHIPPED = {
+    "echo": "prints its parameters and host",
+    "digits": "trains on scikit-learn's handwritten digits",
+}
 SCRIPTS = ("train.py", "main.py", "run.py")
 
 _PROJECT = """\
@@ -35,10 +40,22 @@ _PARAMETERS = """\
 """
 
 
+def _proposals(ctx: click.Context, parameter: click.Parameter, typed: str) -> list[str]:
+    return [name for name in SHIPPED if name.startswith(typed)]
+
+
 @click.command()
+@click.option(
+    "--from",
+    "sample",
+    metavar="SAMPLE",
+    shell_complete=_proposals,
+    help="Copy a sample project: " + ", or ".join(f"{name} ({what})" for name, what in SHIPPED.items()) + ". "
+    "[default: the template]",
+)
 @click.argument("name")
-def new(name: str) -> None:
-    """Make projects/NAME from a template that runs as it is.
+def new(name: str, sample: str | None) -> None:
+    """Make projects/NAME from a template that runs as it is, or from a sample.
 
     The template is a command, the parameters to vary, and a small training in plain Python; all three say
     in comments what can be changed.
@@ -53,14 +70,25 @@ def new(name: str) -> None:
         raise SweepError(
             f"{name!r}: can't be a project's name; use letters, digits, '_', '.' and '-', such as mine"
         )
+    source = TEMPLATE if sample is None else _sample(sample)
     folder = Workspace.find(Path.cwd()).projects / name
-    _copy_template(folder)
-    click.echo(f"Made {show_path(folder)} with project.yml, parameters.yml and train.py. It runs as it is:")
+    files = ", ".join(_copy(source, folder))
+    click.echo(f"Made {show_path(folder)} of {files}. It runs as it is:")
     click.echo(f"  sweepfw plan {name}    what would run\n  sweepfw run {name}     run it")
 
 
-def _copy_template(folder: Path) -> None:
-    """The whole template or nothing: made beside, then renamed."""
+def _sample(name: str) -> Path:
+    if name in SHIPPED:
+        return SAMPLES / name
+    from difflib import get_close_matches
+
+    near = get_close_matches(name, SHIPPED, 1)
+    hint = f"did you mean {near[0]}?" if near else f"there are {' and '.join(SHIPPED)}"
+    raise SweepError(f"--from {name}: no such sample; {hint}")
+
+
+def _copy(source: Path, folder: Path) -> list[str]:
+    """The whole project or nothing: made beside, then renamed. The names of its files."""
     from shutil import rmtree
 
     from sweepfw.config.yaml_reader import show_path
@@ -69,13 +97,14 @@ def _copy_template(folder: Path) -> None:
     if os.path.lexists(folder):
         raise SweepError(f"{place}: is there already; take another name, or remove it first")
     beside = folder.with_name(f".{folder.name}.{os.getpid()}.new")
+    files = sorted(
+        filter(Path.is_file, source.iterdir()), key=lambda file: (file.suffix != ".yml", file.name)
+    )
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         beside.mkdir()
-        for file in filter(Path.is_file, TEMPLATE.iterdir()):
-            (beside / file.name).write_bytes(
-                file.read_bytes()
-            )  # not its mode: an installation may be read-only
+        for file in files:  # not its mode: an installation may be read-only
+            (beside / file.name).write_bytes(file.read_bytes())
         beside.rename(folder)
     except OSError as error:
         raise SweepError(
@@ -83,6 +112,7 @@ def _copy_template(folder: Path) -> None:
         ) from None
     finally:
         rmtree(beside, ignore_errors=True)
+    return [file.name for file in files]
 
 
 @click.command()

@@ -3,13 +3,14 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 
 import pexpect
 import pytest
 
-from sweepfw.cli.new import TEMPLATE
+from sweepfw.cli.new import SAMPLES, SHIPPED, TEMPLATE
 from sweepfw.config.node import Node
 from sweepfw.config.project import load_project, spec_for
 from sweepfw.config.yaml_reader import read_file
@@ -17,6 +18,7 @@ from sweepfw.core.grid import count
 from sweepfw.core.space import Space
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
+ROOT = Path(__file__).parents[2]
 FILES = {"project.yml", "parameters.yml", "train.py"}
 
 
@@ -48,6 +50,43 @@ def test_new_refuses_names_that_are_none(name: str, sweepfw: Command, workspace_
     done = sweepfw("new", "--", name)
     assert done.returncode == 2
     assert "can't be a project's name" in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert names(workspace_folder / "projects") == set()
+
+
+@pytest.mark.parametrize("sample", SHIPPED)
+def test_new_copies_a_sample_as_it_ships(sample: str, sweepfw: Command, workspace_folder: Path) -> None:
+    done = sweepfw("new", "mine", "--from", sample)
+    assert (done.returncode, done.stderr) == (0, "")
+    made, shipped = workspace_folder / "projects" / "mine", ROOT / "projects" / sample
+    assert {path.name: path.read_text() for path in made.iterdir()} == {
+        path.name: path.read_text() for path in shipped.iterdir() if path.is_file()
+    }
+    for name in names(made):
+        assert name in done.stdout
+    planned = sweepfw("plan", "mine", "--limit", "0")
+    assert planned.returncode == 0
+    assert planned.stdout.startswith("mine")
+
+
+def test_samples_that_ship_are_named_for_the_wheel() -> None:
+    tools = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]
+    data = tools["setuptools"]["package-data"]["sweepfw"]
+    assert {f"cli/samples/{name}/*" for name in SHIPPED} == {each for each in data if "samples" in each}
+    for name in SHIPPED:  # a folder in a folder would need a pattern of its own
+        assert not [path for path in (SAMPLES / name).rglob("*/*") if "__pycache__" not in path.parts]
+
+
+@pytest.mark.parametrize(
+    ("sample", "hint"),
+    [("digit", "did you mean digits?"), ("../echo", "did you mean echo?"), ("zzz", "echo")],
+)
+def test_new_of_a_sample_that_does_not_ship(
+    sample: str, hint: str, sweepfw: Command, workspace_folder: Path
+) -> None:
+    done = sweepfw("new", "mine", "--from", sample)
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"sweepfw: --from {sample}: no such sample; ") and hint in done.stderr
     assert done.stderr.count("\n") == 1
     assert names(workspace_folder / "projects") == set()
 
