@@ -12,7 +12,7 @@ from sweepfw.cli import options
 if TYPE_CHECKING:
     from sweepfw.config.workspace import Workspace
     from sweepfw.core.model import Sweep
-    from sweepfw.core.ranking import Ranking
+    from sweepfw.core.ranking import Entry
 
 HINT = "no sweeps here yet; `sweepfw run PROJECT` starts one (`sweepfw new NAME` makes a project)"
 HEADERS = ("SWEEP", "STATE", "DONE", "FAILED", "BEST", "AGE", "TASK", "NOTE")
@@ -26,7 +26,7 @@ def ls(as_json: bool) -> None:
 
     place = options.workspace()
     ledger = options.existing(place) if place.ledger.exists() else None
-    sweeps = [(sweep, records.ranking(ledger, sweep)) for sweep in ledger.sweeps()] if ledger else []
+    sweeps = [(sweep, records.leader(ledger, sweep)) for sweep in ledger.sweeps()] if ledger else []
     if as_json:
         import json
 
@@ -37,17 +37,17 @@ def ls(as_json: bool) -> None:
         _print(place, sweeps)
 
 
-def _print(place: Workspace, sweeps: list[tuple[Sweep, Ranking | None]]) -> None:
+def _print(place: Workspace, sweeps: list[tuple[Sweep, Entry | None]]) -> None:
     import sys
 
     from sweepfw.cli.render import Screen, table
 
     now = time.time()
-    rows = [_row(place, sweep, ranking, now) for sweep, ranking in sweeps]
+    rows = [_row(place, sweep, best, now) for sweep, best in sweeps]
     click.echo("\n".join(table(HEADERS, rows, Screen.of(sys.stdout))))
 
 
-def _row(place: Workspace, sweep: Sweep, ranking: Ranking | None, now: float) -> list[str]:
+def _row(place: Workspace, sweep: Sweep, best: Entry | None, now: float) -> list[str]:
     from sweepfw.cli.render import age
 
     done = sum(sweep.counts.get(state, 0) for state in ("succeeded", "failed", "cancelled"))
@@ -57,21 +57,20 @@ def _row(place: Workspace, sweep: Sweep, ranking: Ranking | None, now: float) ->
         shown_state(place, sweep),
         f"{done}/{sweep.total}",
         str(failed) if failed else "-",
-        best(ranking),
+        leads(sweep, best),
         age(now - sweep.created),
         f"{sweep.spec.project}/{sweep.spec.task}",
         sweep.note,
     ]
 
 
-def best(ranking: Ranking | None) -> str:
+def leads(sweep: Sweep, best: Entry | None) -> str:
     """`val_accuracy 0.98 (7)`: the best value and its trials."""
     from sweepfw.cli.render import number, ranges
 
-    if not ranking or not ranking.entries:
+    if best is None or sweep.spec.objective is None:
         return "-"
-    first = ranking.entries[0]
-    return f"{ranking.objective.metric} {number(first.mean)} ({ranges(first.trials)})"
+    return f"{sweep.spec.objective.metric} {number(best.mean)} ({ranges(best.trials)})"
 
 
 def shown_state(place: Workspace, sweep: Sweep) -> str:

@@ -101,9 +101,16 @@ def ranking(ledger: Ledger, sweep: Sweep, objective: Objective | None = None) ->
     return rank(sweep, ledger.trials(sweep.uid, states=("succeeded",)), objective)
 
 
-def overview(sweep: Sweep, ranking: Ranking | None) -> Record:
+def leader(ledger: Ledger, sweep: Sweep) -> Entry | None:
+    """The first of the sweep's ranking, without reading every trial; None where there is none."""
+    if sweep.spec.objective is None:
+        return None
+    found = rank(sweep, ledger.contenders(sweep.uid, sweep.spec.objective), sweep.spec.objective)
+    return found.entries[0] if found.entries else None
+
+
+def overview(sweep: Sweep, best: Entry | None) -> Record:
     """A sweep as in `ls`: without its trials."""
-    best = entry(ranking.entries[0], ranking.objective) if ranking and ranking.entries else None
     return {
         "sweep": sweep.name,
         "state": sweep.state,
@@ -114,5 +121,5 @@ def overview(sweep: Sweep, ranking: Ranking | None) -> Record:
         "counts": dict(sweep.counts),
         "reason": sweep.reason,
         "note": sweep.note,
-        "best": best,
+        "best": entry(best, sweep.spec.objective) if best and sweep.spec.objective else None,
     }

@@ -88,7 +88,7 @@ def leaderboard(ranking: Ranking, *, limit: int = 10, screen: Screen = _PLAIN) -
     shown = ranking.entries[:limit]
     rows = [_row(position, entry, names, ranking.repeated) for position, entry in enumerate(shown, 1)]
     lines += table(["", "TRIALS" if ranking.repeated else "TRIAL", *values, *names], rows, screen)
-    return lines + _footnotes(ranking, limit)
+    return lines + _footnotes(ranking, limit, names)
 
 
 def objective_line(objective: Objective) -> str:
@@ -112,12 +112,12 @@ def cell(params: Mapping[str, Value], name: str) -> str:
     return text(params[name]) if name in params else "-"
 
 
-def _footnotes(ranking: Ranking, limit: int) -> list[str]:
+def _footnotes(ranking: Ranking, limit: int, varying: Sequence[str]) -> list[str]:
     notes = []
     if len(ranking.entries) > limit:
         notes.append(f"… and {len(ranking.entries) - limit} more")
-    constant = ranking.constant()
-    if constant:
+    first = ranking.entries[0].params
+    if constant := {name: value for name, value in first.items() if name not in varying}:
         notes.append("the same in all: " + assignments(constant))
     if any(entry.mixed for entry in ranking.entries[:limit]):
         notes.append("* ran newer code than the rest of its sweep (retry --current-code)")

@@ -28,10 +28,12 @@ class Entry:
 
     @property
     def mean(self) -> float:
+        if self.n == 1:
+            return self.values[0]
         # Parts are added, not the sum divided: a sum of large numbers overflows.
         if not all(map(math.isfinite, self.values)):
             return sum(self.values)
-        return math.fsum(value / self.n for value in self.values) if self.n > 1 else self.values[0]
+        return math.fsum(value / self.n for value in self.values)
 
     @property
     def deviation(self) -> float | None:
@@ -63,14 +65,9 @@ class Ranking:
 
     def varying(self) -> list[str]:
         """Names of the parameters that are not the same in all entries, in the order of the parameters."""
-        names = list(dict.fromkeys(name for entry in self.entries for name in entry.params))
+        alike = dict.fromkeys(tuple(entry.params) for entry in self.entries)  # mostly one
+        names = dict.fromkeys(name for names in alike for name in names)
         return [name for name in names if _varies(name, self.entries)]
-
-    def constant(self) -> dict[str, Value]:
-        """The parameters that are the same in all entries."""
-        varying = set(self.varying())
-        first = self.entries[0].params if self.entries else {}
-        return {name: value for name, value in first.items() if name not in varying}
 
 
 def _varies(name: str, entries: Sequence[Entry]) -> bool:
@@ -82,7 +79,11 @@ def _same(name: str, first: Mapping[str, Value], second: Mapping[str, Value]) ->
     if name not in first or name not in second:
         return (name in first) == (name in second)
     # Mostly they are the same text, and meaning takes longer.
-    return first[name] == second[name] or meaning(first[name]) == meaning(second[name])
+    return (
+        first[name] is second[name]
+        or first[name] == second[name]
+        or meaning(first[name]) == meaning(second[name])
+    )
 
 
 def rank(sweep: Sweep, trials: Iterable[Trial], objective: Objective) -> Ranking:
@@ -126,13 +127,13 @@ def merge(rankings: Sequence[Ranking]) -> Ranking:
     objective = objectives.pop()
     sign = 1 if objective.goal == "minimize" else -1
     entries = [entry for ranking in rankings for entry in ranking.entries]
-    entries.sort(key=lambda entry: (0, sign * entry.mean) if math.isfinite(entry.mean) else (1, 0.0))
+    entries.sort(key=lambda entry: (0, sign * mean) if math.isfinite(mean := entry.mean) else (1, 0.0))
     return Ranking(objective, tuple(entries), sum(ranking.missing for ranking in rankings))
 
 
 def _entry(sweep: Sweep, group: Sequence[tuple[Trial, float]]) -> Entry:
     params = group[0][0].params
-    if sweep.spec.seed in params:
+    if sweep.spec.seed is not None and sweep.spec.seed in params:
         params = {name: value for name, value in params.items() if name != sweep.spec.seed}
     return Entry(
         sweep=sweep.name,

@@ -14,6 +14,7 @@ from sweepfw.core.model import (
     Denial,
     Draft,
     Grant,
+    Objective,
     Outcome,
     Receipt,
     Spec,
@@ -185,6 +186,11 @@ class Ledger(Protocol):
         after: int = 0,
     ) -> Iterator[Trial]:
         """Trials in the order of their numbers."""
+        ...
+
+    def contenders(self, uid: str, objective: Objective) -> Iterator[Trial]:
+        """Some trials, mostly few, in the order of their numbers: ranking them gives the same best as ranking
+        all of the sweep's. For lists of sweeps, where reading every trial takes long."""
         ...
 
     def attempts(self, uid: str, trial: int | None = None) -> Iterator[Attempt]:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Collection, Iterator
+from heapq import nsmallest
 
-from sweepfw.core.model import Attempt, Sweep, Trial
+from sweepfw.core.model import Attempt, Objective, Sweep, Trial
 from sweepfw.ledger import names, rows
 from sweepfw.ledger.part import Part, check_trials, find_sweep
 
@@ -26,6 +28,15 @@ FROM trial t JOIN attempt a ON a.sweep = t.sweep AND a.trial = t.number AND a.nu
 WHERE t.sweep = ? AND t.state = 'running' ORDER BY t.number
 """
 _ALL = 2**63 - 1
+# NaN and infinity, as `rows.dump_metrics` writes them, are no JSON to SQLite: 'odd' is for us to look at.
+_VALUES = """
+SELECT number, repeat, CASE WHEN json_valid(metrics) THEN json_extract(metrics, ?) ELSE 'odd' END AS value
+FROM trial WHERE sweep = ? AND state = 'succeeded' AND value IS NOT NULL
+"""
+_FIELDS = ("last", "lowest", "highest")  # the first of a stored MetricSummary
+_BEST = {"minimize": "lowest", "maximize": "highest"}
+_PLAIN_NAME = re.compile(r"[\w ./@:+-]+", re.ASCII)  # what a path of SQLite's can name in every version
+_SEVERAL = 8  # SQLite may read a number's last digit otherwise than we do
 
 
 class Queries(Part):
@@ -73,10 +84,26 @@ class Queries(Part):
         while True:
             with self._db.read() as db:
                 page = db.execute(_TRIALS, (sweep, after, states, numbers)).fetchall()
-            yield from map(rows.trial, page)
+            yield from rows.trials(page)
             if len(page) < _PAGE:
                 return
             after = page[-1][0]
+
+    def contenders(self, uid: str, objective: Objective) -> Iterator[Trial]:
+        """See Ledger.contenders."""
+        if not _PLAIN_NAME.fullmatch(objective.metric):
+            return self.trials(uid, states=("succeeded",))
+        wanted = "last" if objective.at == "last" else _BEST[objective.goal]
+        path = f'$."{objective.metric}"[{_FIELDS.index(wanted)}]'
+        with self._db.read() as db:
+            (sweep,) = find_sweep(db, uid, "id")
+            found = db.execute(_VALUES, (path, sweep)).fetchall()
+        if any(repeat > 1 for _, repeat, _ in found):
+            return self.trials(uid, states=("succeeded",))
+        sign = 1 if objective.goal == "minimize" else -1
+        odd = [number for number, _, value in found if value == "odd"]
+        ranked = nsmallest(_SEVERAL, ((sign * value, number) for number, _, value in found if value != "odd"))
+        return self.trials(uid, numbers=[*odd, *(number for _, number in ranked)])
 
     def attempts(self, uid: str, trial: int | None = None) -> Iterator[Attempt]:
         """See Ledger.attempts."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 from sweepfw.core import spec as specs
@@ -38,20 +39,23 @@ def sweep(row: Row, counts: Mapping[str, int]) -> Sweep:
     )
 
 
-def trial(row: Row) -> Trial:
-    number, state, params, repeat, reason, attempts, metrics, started, ended, snapshot = row
-    return Trial(
-        number=number,
-        state=state,
-        params=values.decode(params),
-        repeat=repeat,
-        reason=reason,
-        attempts=attempts,
-        metrics=load_metrics(metrics),
-        started=started,
-        ended=ended,
-        snapshot=snapshot,
-    )
+def trials(found: Sequence[Row]) -> Iterator[Trial]:
+    """The params of all are read at once, the metrics only when they are asked for: both take long."""
+    decoded = values.decode_all(row[2] for row in found)
+    for row, params in zip(found, decoded, strict=True):
+        number, state, _, repeat, reason, attempts, metrics, started, ended, snapshot = row
+        yield Trial(
+            number=number,
+            state=state,
+            params=params,
+            repeat=repeat,
+            reason=reason,
+            attempts=attempts,
+            metrics=load_metrics(metrics),
+            started=started,
+            ended=ended,
+            snapshot=snapshot,
+        )
 
 
 def attempt(row: Row) -> Attempt:
@@ -121,10 +125,48 @@ def dump_metrics(metrics: Mapping[str, MetricSummary]) -> str:
     )
 
 
-def load_metrics(stored: str) -> dict[str, MetricSummary]:
-    if stored == "{}":
-        return {}
-    return {name: MetricSummary(*fields) for name, fields in _parse(stored)[0].items()}
+def load_metrics(stored: str) -> Mapping[str, MetricSummary]:
+    return {} if stored == "{}" else StoredMetrics(stored)
+
+
+class StoredMetrics(Mapping[str, MetricSummary]):
+    """What `dump_metrics` made, read when it is asked for: a ranking wants one metric of many."""
+
+    __slots__ = ("_all", "_stored")
+
+    def __init__(self, stored: str) -> None:
+        self._stored = stored
+        self._all: dict[str, MetricSummary] | None = None
+
+    def __getitem__(self, name: str) -> MetricSummary:
+        if self._all is not None:
+            return self._all[name]
+        # Quotes within names are escaped, so that this is found nowhere but at the key itself.
+        key = _key(name)
+        at = 0 if self._stored.startswith("{" + key) else self._stored.find("," + key)
+        if at < 0:
+            raise KeyError(name)
+        return MetricSummary(*_parse(self._stored, at + len(key))[0])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._read())
+
+    def __len__(self) -> int:
+        return len(self._read())
+
+    def __repr__(self) -> str:
+        return repr(self._read())
+
+    def _read(self) -> dict[str, MetricSummary]:
+        if self._all is None:
+            found = _parse(self._stored)[0].items()
+            self._all = {name: MetricSummary(*fields) for name, fields in found}
+        return self._all
+
+
+@lru_cache(maxsize=256)
+def _key(name: str) -> str:
+    return json.dumps(name) + ":["
 
 
 def dump(data: Mapping[str, Any]) -> str:

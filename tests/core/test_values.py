@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sweepfw.core.values import Number, decode, encode, is_number, meaning, text, typed
+from sweepfw.core.values import Number, decode, decode_all, encode, is_number, meaning, text, typed
 
 numbers = st.from_regex(
     r"[-+]?([0-9]{1,6}(\.[0-9]{0,4})?|\.[0-9]{1,4})([eE][-+]?[0-9]{1,2})?", fullmatch=True
@@ -28,6 +28,12 @@ def test_equal_values_mean_the_same(one, other):
     assert meaning(one) == meaning(one)
     if one == other:
         assert meaning(one) == meaning(other) or isinstance(one, bool) != isinstance(other, bool)
+
+
+@given(st.lists(st.dictionaries(st.text(), values)))
+def test_many_are_decoded_as_each_alone(several):
+    stored = [encode(params) for params in several]
+    assert decode_all(stored) == [decode(each) for each in stored] == several
 
 
 def test_meaning_looks_through_the_text_of_numbers_only():
