@@ -11,8 +11,7 @@ import os
 import re
 import unicodedata
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import IO
+from typing import IO, NamedTuple
 
 # Compiled when first used (re keeps them).
 _COLOUR = r"\x1b\[[0-9;:]*m"
@@ -32,8 +31,7 @@ def paint(shown: str, colour: str, *, on: bool = True) -> str:
     return f"\x1b[{_CODES[colour]}m{shown}\x1b[0m" if on and shown else shown
 
 
-@dataclass(frozen=True, slots=True)
-class Screen:
+class Screen(NamedTuple):
     """Where text goes: its width in columns (None: as much as is needed), and whether in colours."""
 
     width: int | None = None

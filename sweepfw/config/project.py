@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from sweepfw.config import quantities, schema, settings
 from sweepfw.config.node import Node
@@ -25,8 +25,7 @@ NAME = r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,79}"  # patterns are compiled when first u
 _TASK = r"[A-Za-z_][A-Za-z0-9_.-]{0,79}"
 
 
-@dataclass(frozen=True, slots=True)
-class Project:
+class Project(NamedTuple):
     """A project as its files say it. Values are checked when a task is frozen by `spec_for`."""
 
     name: str  # fit for the names of sweeps

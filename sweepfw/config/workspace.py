@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from sweepfw.errors import SweepError
 
 STATE = ".sweepfw"
 
 
-@dataclass(frozen=True, slots=True)
-class Workspace:
+class Workspace(NamedTuple):
     """Where projects, runs and our own state lie. Nothing is made before `prepare`."""
 
     root: Path

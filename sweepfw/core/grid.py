@@ -13,7 +13,7 @@ import heapq
 import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from sweepfw.core.axes import Axis, bits_of_rows, held, product
 from sweepfw.core.model import Draft
@@ -26,8 +26,7 @@ from sweepfw.errors import SweepError
 MOST_BOXES = 50_000  # beyond, the grid is walked combination by combination
 
 
-@dataclass(frozen=True, slots=True)
-class Count:
+class Count(NamedTuple):
     """How many trials a space has; at most so many where not `exact`."""
 
     number: int
@@ -79,8 +78,7 @@ def check_limit(space: Space, most: int) -> Count:
     return Count(number)
 
 
-@dataclass(frozen=True, slots=True)
-class _Box:
+class _Box(NamedTuple):
     """A part of the grid that rules see as one: rows for each axis, and the parameters left out there."""
 
     rows: tuple[Sequence[int], ...]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 _CLASSES = {
     "alpha": "a-zA-Z",
@@ -26,8 +27,7 @@ _CLASSES = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Rule:
+class Rule(NamedTuple):
     """One line of an ignore file. `negated`: it brings back. `prefix`: the folders that every match is in."""
 
     text: str

@@ -1,10 +1,14 @@
-"""What there is: sweeps, trials, attempts, and what passes between the ledger and those who run trials."""
+"""What there is: sweeps, trials, attempts, and what passes between the ledger and those who run trials.
+
+Named tuples where many are made or a run waits for the class to be: a frozen dataclass takes eight times as
+long to define, and several times as long to make.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 from sweepfw.core.values import Value
 
@@ -13,6 +17,7 @@ TrialState: TypeAlias = Literal["queued", "running", "succeeded", "failed", "can
 AttemptState: TypeAlias = Literal[
     "running", "succeeded", "failed", "cancelled", "interrupted", "lost", "stale"
 ]
+NOTHING: Mapping[str, Any] = {}  # one for all; nobody changes a Mapping
 ENDED: frozenset[str] = frozenset({"succeeded", "failed", "cancelled"})  # a trial's three ends
 
 
@@ -78,16 +83,14 @@ class Spec:
     space: Mapping[str, Any] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
-class Draft:
+class Draft(NamedTuple):
     """A trial that is not in the ledger yet: one combination, one repeat."""
 
     params: Mapping[str, Value]
     repeat: int = 1
 
 
-@dataclass(frozen=True, slots=True)
-class Sweep:
+class Sweep(NamedTuple):
     """One run of a task. `uid` never changes; `name` is never used again. Times are Unix seconds, UTC."""
 
     uid: str
@@ -99,16 +102,15 @@ class Sweep:
     note: str = ""
     reason: str = ""  # why it is paused or stopped
     ended: float | None = None
-    provenance: Mapping[str, Any] = field(default_factory=dict)
-    counts: Mapping[str, int] = field(default_factory=dict)  # trial state -> how many; zeros left out
+    provenance: Mapping[str, Any] = NOTHING
+    counts: Mapping[str, int] = NOTHING  # trial state -> how many; zeros left out
 
     @property
     def total(self) -> int:
         return sum(self.counts.values())
 
 
-@dataclass(frozen=True, slots=True)
-class Attempt:
+class Attempt(NamedTuple):
     """One execution of a trial on a slot."""
 
     trial: int
@@ -123,12 +125,11 @@ class Attempt:
     reason: str = ""
     exit_code: int | None = None
     accepted: bool = False
-    metrics: Mapping[str, MetricSummary] = field(default_factory=dict)
-    outcome: Mapping[str, Any] = field(default_factory=dict)  # all else that the keeper told
+    metrics: Mapping[str, MetricSummary] = NOTHING
+    outcome: Mapping[str, Any] = NOTHING  # all else that the keeper told
 
 
-@dataclass(frozen=True, slots=True)
-class Trial:
+class Trial(NamedTuple):
     """One combination of parameter values, times one repeat. Numbered from 1 in its sweep."""
 
     number: int
@@ -137,7 +138,7 @@ class Trial:
     repeat: int = 1
     reason: str = ""
     attempts: int = 0  # how many there were
-    metrics: Mapping[str, MetricSummary] = field(default_factory=dict)  # of the last attempt that has some
+    metrics: Mapping[str, MetricSummary] = NOTHING  # of the last attempt that has some
     started: float | None = None  # of the last attempt
     ended: float | None = None
     snapshot: str = ""  # of the last attempt; "" before the first
@@ -158,8 +159,7 @@ class MetricSummary:
     highest_step: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Grant:
+class Grant(NamedTuple):
     """The ledger's leave to run one attempt of one trial. Only `token`'s holder may finish it."""
 
     sweep: str  # name
@@ -176,37 +176,33 @@ class Grant:
     losses: int = 0  # earlier attempts that were lost, since reopened
 
 
-@dataclass(frozen=True, slots=True)
-class Denial:
+class Denial(NamedTuple):
     """No grant. `no`: never ask again for this trial now (it ended, runs, or was stopped). `later`: wait."""
 
     answer: Literal["no", "later"]
     why: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Worker:
+class Worker(NamedTuple):
     """Who runs trials: a host's name and a boot id, made at random at the process's start."""
 
     host: str
     boot: str
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(NamedTuple):
     """How an attempt ended, judged: the words that the ledger stores."""
 
     state: AttemptState  # succeeded, failed, cancelled, interrupted or lost
     reason: str = ""
     exit_code: int | None = None
     ended: float = 0.0
-    metrics: Mapping[str, MetricSummary] = field(default_factory=dict)
-    details: Mapping[str, Any] = field(default_factory=dict)
+    metrics: Mapping[str, MetricSummary] = NOTHING
+    details: Mapping[str, Any] = NOTHING
     again: bool = False  # the trial is queued again instead of ending: a retry, or it was interrupted
 
 
-@dataclass(frozen=True, slots=True)
-class Receipt:
+class Receipt(NamedTuple):
     """What the ledger made of a finish. `accepted`: this attempt is the trial's one recorded success."""
 
     recorded: bool  # False: the token was not the current one; the attempt is marked stale

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from math import ceil
+from typing import NamedTuple
 
 from sweepfw.core.gpus import Gpu
 from sweepfw.core.model import Needs
 from sweepfw.errors import SweepError
 
 
-@dataclass(frozen=True, slots=True)
-class Room:
+class Room(NamedTuple):
     """What a host has for trials. `memory` in bytes; `paths`: those of the needed ones that are there."""
 
     host: str
@@ -23,8 +22,7 @@ class Room:
     labels: frozenset[str] = frozenset()
 
 
-@dataclass(frozen=True, slots=True)
-class SlotPlan:
+class SlotPlan(NamedTuple):
     """Room for one running trial. `gpus` are UUIDs; None: they are hidden from the trial (`gpus: 0`).
 
     An empty tuple: the host has no GPUs that we know of, and the trial sees what is there.

@@ -7,7 +7,7 @@ import os
 import stat
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 
 from sweepfw.core.ignore import Rules, read_rules
 from sweepfw.errors import SweepError
@@ -18,8 +18,7 @@ _BUILT_IN = read_rules("\n".join([".git", ".hg", ".svn", ".sweepfw", "__pycache_
 _KEYS = read_rules("\n".join(["id_rsa", "id_dsa", "id_ecdsa", "id_ed25519", "*.pem", "*.key", "*.ppk"]))
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(NamedTuple):
     """One path of the project that the snapshot takes. Sizes in bytes; times in nanoseconds."""
 
     path: str  # relative to the project, with slashes; bytes that are no UTF-8 as surrogates
@@ -31,8 +30,7 @@ class Entry:
     asked: bool = False  # a `!pattern` names it, so a private key is taken as well
 
 
-@dataclass(frozen=True, slots=True)
-class Listing:
+class Listing(NamedTuple):
     """The paths taken, sorted, and those left out with the reason. A folder left out stands for all in it."""
 
     taken: tuple[Entry, ...]
@@ -48,8 +46,7 @@ class Listing:
         return sum(entry.size for entry in self.taken)
 
 
-@dataclass(frozen=True, slots=True)
-class _Layer:
+class _Layer(NamedTuple):
     """An ignore file that applies: to a path, held against it as `prefix + path[strip:]`."""
 
     source: str
@@ -61,8 +58,7 @@ class _Layer:
         return self.prefix + path[self.strip :]
 
 
-@dataclass(frozen=True, slots=True)
-class _Folder:
+class _Folder(NamedTuple):
     """A folder that is to be walked, and what applies in it."""
 
     path: str  # "" or with a slash at the end

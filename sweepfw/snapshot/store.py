@@ -8,9 +8,8 @@ import os
 import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from sweepfw.errors import SweepError
 from sweepfw.snapshot.listing import Entry, Listing, walk
@@ -19,8 +18,7 @@ from sweepfw.snapshot.objects import PRIVATE, Cache, Objects, is_private_key
 _HEAD = 1024  # bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Snapshot:
+class Snapshot(NamedTuple):
     """A frozen project. The id is made of what it holds: equal projects, equal ids."""
 
     id: str
@@ -28,14 +26,12 @@ class Snapshot:
     fresh: tuple[Path, ...] = ()  # what this freeze wrote; `settle` puts it on the disk
 
 
-@dataclass(frozen=True, slots=True)
-class Freed:
+class Freed(NamedTuple):
     bytes: int
     files: int
 
 
-@dataclass(frozen=True, slots=True)
-class Differences:
+class Differences(NamedTuple):
     """Paths in which a second snapshot differs from a first."""
 
     added: tuple[str, ...]

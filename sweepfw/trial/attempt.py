@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from sweepfw.config.workspace import Workspace
 from sweepfw.core import states
@@ -33,8 +32,7 @@ class Listener(Protocol):
     def note(self, text: str) -> None: ...
 
 
-@dataclass(frozen=True, slots=True)
-class Slot:
+class Slot(NamedTuple):
     """Room for one running trial: CPUs, and GPUs by UUID. `gpus` None: the trial sees what is there."""
 
     name: str
@@ -43,8 +41,7 @@ class Slot:
     gpus: tuple[str, ...] | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Job:
+class Job(NamedTuple):
     """What all attempts of a sweep with one snapshot share. `python` replaces a command's first `python`."""
 
     number: int  # the setup's number at the keepers

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -17,7 +16,7 @@ GB = 10**9
 SMALL = tuple(Gpu(n, f"GPU-{n}", "RTX 3090", 24 * GB) for n in range(2))
 LARGE = tuple(Gpu(n, f"GPU-{n}", "A100", 80 * GB) for n in range(2, 4))
 BARE = Room("box", 8, memory=32 * GB)
-MIXED = replace(BARE, gpus=(*LARGE, *SMALL))
+MIXED = BARE._replace(gpus=(*LARGE, *SMALL))
 
 
 def shape(room: Room, needs: Needs, jobs: int | None = None) -> list[tuple[int, tuple[str, ...] | None]]:
@@ -48,7 +47,7 @@ def test_one_slot_for_each_gpu_in_their_order() -> None:
 
 
 def test_cpus_hold_gpus_back_only_where_trials_ask_for_several() -> None:
-    assert len(slots_for(replace(MIXED, cpus=2), Needs())) == 4
+    assert len(slots_for(MIXED._replace(cpus=2), Needs())) == 4
     assert len(slots_for(MIXED, Needs(cpus=4))) == 2
 
 
@@ -56,7 +55,7 @@ def test_memory_bounds_the_number() -> None:
     assert len(slots_for(BARE, Needs(memory=10 * GB))) == 3
     assert len(slots_for(BARE, Needs(memory=10 * GB), 8)) == 3
     assert len(slots_for(MIXED, Needs(memory=10 * GB))) == 3
-    assert len(slots_for(replace(BARE, memory=None), Needs(memory=10 * GB))) == 8  # not known: not bound
+    assert len(slots_for(BARE._replace(memory=None), Needs(memory=10 * GB))) == 8  # not known: not bound
 
 
 @pytest.mark.parametrize(
@@ -87,7 +86,7 @@ def test_needs_that_can_not_be_met_say_what_is_there(
 
 
 def test_paths_and_labels_that_are_there() -> None:
-    room = replace(BARE, paths=frozenset({"/data"}), labels=frozenset({"fast", "big"}))
+    room = BARE._replace(paths=frozenset({"/data"}), labels=frozenset({"fast", "big"}))
     assert slots_for(room, Needs(paths=("/data",), labels=("fast",), hosts=("box", "other")))
 
 

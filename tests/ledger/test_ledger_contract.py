@@ -151,7 +151,7 @@ def test_a_trial_is_granted_once(ledger, uid, worker) -> None:
 
 def test_a_claim_that_arrives_late_is_not_granted_again(ledger, uid, worker) -> None:
     grant = ledger.claim(uid, 1, worker, "0", "c1")
-    ledger.finish(grant.token, replace(FAILED, again=True))
+    ledger.finish(grant.token, FAILED._replace(again=True))
     assert ledger.claim(uid, 1, worker, "0", "c1").answer == "no"
     assert ledger.claim(uid, 1, worker, "0", "c2").attempt == 2
 
@@ -206,7 +206,7 @@ def test_the_first_outcome_stands_and_is_told_again(ledger, uid, take) -> None:
 
 def test_the_first_answer_is_told_again_after_the_trial_went_on(ledger, take) -> None:
     grant = take()
-    first = ledger.finish(grant.token, replace(FAILED, again=True))
+    first = ledger.finish(grant.token, FAILED._replace(again=True))
     take()
     assert ledger.finish(grant.token, DONE) == first
     assert first.trial_state == "queued"
@@ -239,8 +239,8 @@ def test_what_an_attempt_told_is_kept(ledger, uid, take) -> None:
 
 def test_a_trial_shows_the_metrics_of_the_last_attempt_that_has_some(ledger, uid, take) -> None:
     first = {"loss": MetricSummary(1.0, 1.0, 1.0)}
-    ledger.finish(take().token, replace(FAILED, metrics=first, again=True))
-    ledger.finish(take().token, replace(FAILED, again=True))
+    ledger.finish(take().token, FAILED._replace(metrics=first, again=True))
+    ledger.finish(take().token, FAILED._replace(again=True))
     assert next(ledger.trials(uid)).metrics == first
     ledger.finish(take().token, DONE)  # what is accepted told none
     assert next(ledger.trials(uid)).metrics == {}
@@ -253,8 +253,8 @@ def test_only_ends_are_ends(ledger, take, end) -> None:
 
 
 def test_failures_and_losses_are_counted_until_the_trial_is_reopened(ledger, uid, take) -> None:
-    ledger.finish(take().token, replace(FAILED, again=True))
-    ledger.finish(take().token, replace(FAILED, again=True))
+    ledger.finish(take().token, FAILED._replace(again=True))
+    ledger.finish(take().token, FAILED._replace(again=True))
     take()
     ledger.requeue(uid, state="lost", why="gone")
     take()
@@ -306,7 +306,7 @@ def test_stop_of_one_trial_leaves_the_others(ledger, uid, take) -> None:
     ("outcome", "after"),
     [
         (DONE, "succeeded"),  # it was in time
-        (replace(FAILED, again=True), "cancelled"),
+        (FAILED._replace(again=True), "cancelled"),
         (Outcome("interrupted", again=True), "cancelled"),
         (FAILED, "cancelled"),
     ],

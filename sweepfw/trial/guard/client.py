@@ -10,9 +10,8 @@ import select
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from threading import Lock, Thread
-from typing import Any
+from typing import Any, NamedTuple
 
 from sweepfw.trial.guard.reap import KEEPER, become_subreaper, children, kill_children, reap_ended
 from sweepfw.trial.guard.wire import Wire, pair
@@ -30,16 +29,14 @@ class KeeperDied(Exception):  # noqa: N818  # it says what happened
     """The keeper is gone, and so is every process of its trial. Other keepers are unharmed."""
 
 
-@dataclass(frozen=True, slots=True)
-class Snapshot:
+class Snapshot(NamedTuple):
     """Where a frozen project lies: its manifest, and the folder of its objects."""
 
     manifest: str
     objects: str
 
 
-@dataclass(frozen=True, slots=True)
-class Setup:
+class Setup(NamedTuple):
     """What all trials of a sweep with one snapshot share. Durations in seconds, sizes in bytes.
 
     `shared` is a folder that all trials work in, read-only, instead of copies of their own.
@@ -68,15 +65,14 @@ class Setup:
         }
 
 
-@dataclass(frozen=True, slots=True)
-class Start:
+class Start(NamedTuple):
     """One attempt. Paths are absolute; `env` goes over the setup's; `params` is the text of params.json."""
 
     setup: int
     folder: str
     checkpoint: str
     argv: Sequence[str]
-    env: Mapping[str, str] = field(default_factory=dict)
+    env: Mapping[str, str] = {}  # nobody changes a Mapping
     params: str = "{}"
     label: str = ""
     token: str = ""
@@ -94,15 +90,13 @@ class Start:
         }
 
 
-@dataclass(frozen=True, slots=True)
-class LogGrew:
+class LogGrew(NamedTuple):
     """The trial has printed so many bytes by now."""
 
     total: int
 
 
-@dataclass(frozen=True, slots=True)
-class Ended:
+class Ended(NamedTuple):
     """The attempt is over, nothing of it is left, and this lies in its outcome.json."""
 
     outcome: Mapping[str, Any]
@@ -158,6 +152,12 @@ class Keeper:
         if kind == "crashed":
             raise KeeperDied(f"the keeper of slot {self.slot} failed: {content}")
         return LogGrew(content) if kind == "grew" else Ended(content)
+
+    def gone(self) -> bool:
+        """Whether the keeper died by now. Costs a microsecond."""
+        poll = select.poll()
+        poll.register(self._wire.fileno(), 0)  # hang-ups only
+        return bool(poll.poll(0))
 
     def close(self) -> None:
         """End the keeper, and the trial that it runs. Who waits in `receive` gets KeeperDied."""
