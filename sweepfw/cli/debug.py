@@ -37,6 +37,7 @@ def debug(trial: str, shell: bool) -> int:
 
 def _debug(place: Workspace, sweep: Sweep, trial: Trial, shell: bool) -> int:
     import shutil
+    import signal
     import subprocess
 
     from sweepfw.core.command import shown
@@ -65,6 +66,7 @@ def _debug(place: Workspace, sweep: Sweep, trial: Trial, shell: bool) -> int:
     env = {**job.setup.env, **start.env}
     argv = [os.environ.get("SHELL", "/bin/sh")] if shell else list(start.argv)
     click.echo(f"in {folder / 'work'}:\n{shown(start.argv)}", err=True)
+    signal.signal(signal.SIGINT, lambda *_: None)  # Ctrl-C is for the command, a debugger or shell perhaps
     try:
         code = subprocess.run(argv, cwd=folder / "work", env=env, check=False).returncode
     except OSError as error:

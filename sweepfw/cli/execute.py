@@ -6,6 +6,7 @@ import signal
 import sys
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,7 @@ import click
 from sweepfw.cli.progress import Events, Quiet, listener
 from sweepfw.engine.session import Session
 from sweepfw.errors import StoppedError, SweepError
+from sweepfw.trial.guard.reap import kill_children
 
 if TYPE_CHECKING:
     from sweepfw.cli.options import Running
@@ -24,6 +26,11 @@ if TYPE_CHECKING:
     from sweepfw.trial.guard.client import Guardian
 
 INTERRUPTED = 130
+# This very sweepfw, while the user's folder (which may hold a random.py) stays out of the way of imports.
+_BOOT = (
+    f"import sys; sys.path.insert(0, {str(Path(__file__).parents[2])!r}); import sweepfw; sys.path.pop(0); "
+    "from sweepfw.cli.main import main; main()"
+)
 
 
 def execute(
@@ -45,11 +52,14 @@ def execute(
     with _interrupts(session, view) as signals:
         try:
             session.run(view.begin, lambda: _tick(view, session))
+        except KeyboardInterrupt:
+            pass  # before the first trial
         except SweepError as error:
             failure = error
         finally:
+            guardian.close()
+            kill_children(seconds=1)  # what asked for GPUs or git and got no answer
             view.close()
-            lock.stop_heeding()
     final = ledger.sweep(sweep.uid)
     if isinstance(view, Events):
         view.finish(final)
@@ -82,6 +92,8 @@ def _interrupts(session: Session, view: Quiet) -> Iterator[list[int]]:
     def hear(number: int, _: FrameType | None) -> None:
         heard.append(number)
         session.interrupts = len(heard)
+        if not session.working:
+            raise KeyboardInterrupt
 
     kinds = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     before: list[Callable[[int, FrameType | None], object] | int | None] = [
@@ -143,7 +155,7 @@ def detach(place: Workspace, sweep: Sweep, how: Running, only: str | None = None
 
     from sweepfw.engine.lock import SweepLock
 
-    words = [sys.executable, "-m", "sweepfw", "resume", sweep.name, *how.arguments()]
+    words = [sys.executable, "-P", "-c", _BOOT, "resume", sweep.name, *how.arguments()]
     words += ["--only", only] if only else []
     log = place.run(sweep.name) / "run.log"
     log.parent.mkdir(parents=True, exist_ok=True)

@@ -3,7 +3,6 @@ up; where none does, they run it in the foreground."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -128,23 +127,24 @@ def _go_on(place: Workspace, ledger: Ledger, sweep: Sweep, how: Running, *, only
     from sweepfw.cli.execute import detach, execute
     from sweepfw.core.naming import parse_numbers
     from sweepfw.engine.lock import SweepLock
+    from sweepfw.engine.session import settle
 
     def handed_over() -> bool:
-        """A run lives, heeds orders, and is at work: it sees what was added."""
-        return SweepLock.heeded(place, sweep.uid) and ledger.sweep(sweep.uid).state == "running" and _stays()
-
-    def _stays() -> bool:
-        time.sleep(0.3)  # a run that is just ending gives its lock back within this time
-        return SweepLock.heeded(place, sweep.uid)
+        """A run lives that takes what was queued before we asked."""
+        return SweepLock.heeded(place, sweep.uid) and ledger.sweep(sweep.uid).state == "running"
 
     lock = SweepLock.try_acquire(place, sweep.uid, handed_over)
     if lock is None:
         if not handed_over():
-            raise BusyError(f"{sweep.name} is held by a run that is ending; try again in a moment")
+            raise BusyError(
+                f"{sweep.name} is held by a run that takes nothing more; once it has ended, go on with: "
+                f"sweepfw resume {sweep.name}"
+            )
         if not how.quiet and not how.as_json:
             click.echo(f"{sweep.name} runs already and goes on; follow it with: sweepfw attach {sweep.name}")
         return 0
     if not _work(ledger.sweep(sweep.uid)):
+        settle(place, ledger, sweep)
         lock.release()
         return _nothing_left(ledger.sweep(sweep.uid), how)
     if how.detach:

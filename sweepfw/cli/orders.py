@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
 from sweepfw.cli import options
 from sweepfw.cli.complete import sweep_names, targets
 from sweepfw.errors import SweepError
+
+if TYPE_CHECKING:
+    from sweepfw.config.workspace import Workspace
+    from sweepfw.core.model import Sweep
+    from sweepfw.ledger.interface import Ledger
 
 
 @click.command()
@@ -38,11 +45,14 @@ def stop(what: str | None, everything: bool, now: bool) -> None:
 
     if bool(what) == everything:
         raise click.UsageError("name a SWEEP, one trial SWEEP/N, or --all")
-    ledger = options.existing(options.workspace())
+    place = options.workspace()
+    ledger = options.existing(place)
     if what is None:
         live = [sweep for sweep in ledger.sweeps() if sweep.state in ("queued", "running", "paused")]
-        for sweep in live:
-            _tell(sweep.name, ledger.stop(sweep.uid, now=now))
+        told = [(sweep, ledger.stop(sweep.uid, now=now)) for sweep in live]
+        for sweep, touched in told:
+            _see_to_it(place, ledger, sweep)
+            _tell(sweep.name, touched)
         if not live:
             click.echo("nothing runs or waits")
         return
@@ -51,7 +61,24 @@ def stop(what: str | None, everything: bool, now: bool) -> None:
     numbers = None if target.trial is None else [target.trial]
     if numbers and not list(ledger.trials(found.uid, numbers=numbers)):
         raise SweepError(f"{found.name} has no trial {target.trial}; it has {found.total}")
-    _tell(what, ledger.stop(found.uid, numbers, now=now))
+    touched = ledger.stop(found.uid, numbers, now=now)
+    _see_to_it(place, ledger, found)
+    _tell(what, touched)
+
+
+def _see_to_it(place: Workspace, ledger: Ledger, sweep: Sweep) -> None:
+    """A run that lives obeys. One that was killed is settled, once what it left has ended."""
+    from sweepfw.engine.lock import SweepLock
+
+    def obeyed() -> bool:
+        return SweepLock.heeded(place, sweep.uid) or not ledger.running(sweep.uid)
+
+    lock = SweepLock.try_acquire(place, sweep.uid, obeyed)
+    if lock is not None:
+        from sweepfw.engine.session import settle
+
+        settle(place, ledger, sweep)
+        lock.release()
 
 
 def _tell(name: str, touched: int) -> None:

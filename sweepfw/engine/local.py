@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from sweepfw.core import states
 from sweepfw.core.model import Denial, Grant, Outcome, Sweep, Worker
 from sweepfw.engine.gate import Gate
-from sweepfw.engine.supply import Supply
+from sweepfw.engine.supply import Heeding, Supply
 from sweepfw.engine.turn import Turn
 from sweepfw.errors import StoppedError, SweepError
 from sweepfw.ledger.interface import Ledger
@@ -33,8 +33,9 @@ class Seat:
 class LocalRun:
     """One holder's work on one sweep, from the first claim until nothing is left or it was told to end.
 
-    `jobs` gives the Job for a snapshot's id (it may build an environment; a SweepError of it pauses the
-    sweep). The caller holds the sweep's lock.
+    `jobs` gives the Job for a snapshot's id (it may build an environment; after a SweepError of it nothing
+    new starts). The caller holds the sweep's lock; `heeding` is the part of it that tells others that we take
+    what they queue.
     """
 
     def __init__(
@@ -49,15 +50,19 @@ class LocalRun:
         *,
         only: Collection[int] | None = None,
         fail_fast: bool = False,
+        heeding: Heeding | None = None,
     ) -> None:
         self.ledger, self.sweep, self.worker = ledger, sweep, worker
         self.guardian, self.seats, self.jobs, self.listener = guardian, seats, jobs, listener
         self.fail_fast = fail_fast
         self.failure: Exception | None = None  # what ended the run against everybody's will
-        self._supply = Supply(ledger, sweep.uid, only)
+        self._supply = Supply(ledger, sweep.uid, only, heeding)
         self._gate = Gate()
         self._lock = threading.Condition()  # guards all below; notified when a slot ends
         self._alive = len(seats)
+        self._waiting = 0  # slots that wait for their GPUs: the run's end does not wait for them
+        self._seen = -1  # the ledger's state of changes when we looked for orders
+        self._looks = 0
         self._running: dict[str, Keeper] = {}  # token -> who runs it
         self._stops: dict[str, tuple[str, float]] = {}  # token -> why it has to stop, and its grace
         self._interrupted: float | None = None  # the grace given to all
@@ -67,25 +72,33 @@ class LocalRun:
     # -- in the main thread ----------------------------------------------------------------------------
 
     def run(self, tick: Callable[[], None] = lambda: None) -> None:
-        """Return when all slots have ended. `tick` is called every POLL seconds: progress, signals.
+        """Return when nothing runs any more. `tick` is called every POLL seconds: progress, signals.
 
-        Raises StoppedError if the guardian died, and what went wrong in a slot.
+        Raises what ended it too early: StoppedError if the guardian died, and what went wrong in a slot, in
+        the ledger or in `tick`; also then nothing runs any more.
         """
         for seat in self.seats:
             threading.Thread(
                 target=self._work, args=(seat,), name=f"slot-{seat.slot.name}", daemon=True
             ).start()
-        seen = self.ledger.changed()
-        self._heed()
         while not self._ended():
-            if (now := self.ledger.changed()) != seen:
-                seen = now
-                self._heed()
-            if not self.failure and not self._guarded():
-                self._fail(StoppedError(f"the guardian was killed; go on with: sweepfw resume {self.sweep.name}"))
-            tick()
+            try:
+                self._look()
+                tick()
+            except Exception as error:
+                self._fail(error)
         if self.failure:
             raise self.failure
+
+    def _look(self) -> None:
+        if (now := self.ledger.changed()) != self._seen:
+            self._seen = now
+            self._heed()
+        if not self.failure and not self._guarded():
+            raise self._unguarded()
+
+    def _unguarded(self) -> StoppedError:
+        return StoppedError(f"the guardian was killed; go on with: sweepfw resume {self.sweep.name}")
 
     def _guarded(self) -> bool:
         """Whether the guardian lives: it never says anything, so its end can be read once it is dead."""
@@ -94,9 +107,13 @@ class LocalRun:
         return not poll.poll(0)
 
     def _ended(self) -> bool:
-        """Whether all slots have; waits up to POLL seconds for it."""
+        """Whether nothing runs any more; waits up to POLL seconds for it."""
+
+        def ended() -> bool:
+            return self._alive == (self._waiting if self._supply.over else 0)
+
         with self._lock:
-            return self._lock.wait_for(lambda: not self._alive, POLL)
+            return self._lock.wait_for(ended, POLL)
 
     def interrupt(self, *, now: bool = False) -> None:
         """Start nothing new and stop what runs, to be queued again. `now`: without grace."""
@@ -113,10 +130,14 @@ class LocalRun:
         if state == "stopped":
             self._supply.end()
         with self._lock:
+            self._looks += 1
             for token in list(self._running):
-                answer = self.ledger.renew(token)
-                if answer != "go on":
-                    self._stop(token, "cancelled", 0 if answer == "stop now" else self.sweep.spec.grace)
+                self._renew(token)
+
+    def _renew(self, token: str) -> None:
+        answer = self.ledger.renew(token)
+        if answer != "go on":
+            self._stop(token, "cancelled", 0 if answer == "stop now" else self.sweep.spec.grace)
 
     def _stop(self, token: str, why: str, grace: float) -> None:
         """With the lock held: so the keeper can't have gone on to another trial meanwhile."""
@@ -137,12 +158,12 @@ class LocalRun:
             while (trial := self._supply.take()) is not None:
                 mine = False
                 try:
-                    mine = seat.turn.take(self.listener.note)
+                    mine = self._take_turn(seat)
                     if mine:
                         self._try(trial, seat)
                 finally:
                     seat.turn.give()
-                    self._supply.done(rest=0 if mine else 1)
+                    self._supply.done(rest=0 if mine else seat.turn.rest)
         except Exception as error:
             with self._lock:
                 self._fail(error)
@@ -151,9 +172,26 @@ class LocalRun:
                 self._alive -= 1
                 self._lock.notify_all()
 
+    def _take_turn(self, seat: Seat) -> bool:
+        """Whether the slot has its GPUs. To ask may take long, or for ever where a driver hangs."""
+        with self._lock:
+            self._waiting += 1
+            self._lock.notify_all()
+        mine = False
+        try:
+            mine = seat.turn.take(self.listener.note)
+        finally:
+            with self._lock:
+                self._waiting -= 1
+                mine = mine and not self._supply.over  # else the run may have ended without us
+        return mine
+
     def _try(self, trial: int, seat: Seat) -> None:
+        if seat.keeper.gone():  # killed while nothing ran: no trial's fault
+            self._revive(seat)
         self._gate.enter()
         try:
+            looks = self._looks
             grant = self.ledger.claim(self.sweep.uid, trial, self.worker, seat.slot.name, os.urandom(8).hex())
             if isinstance(grant, Denial):
                 return
@@ -161,34 +199,56 @@ class LocalRun:
             if alone:
                 self._gate.leave()
                 self._gate.enter_alone()
-            self._attempt(grant, seat, alone)
+            self._attempt(grant, seat, alone, looks)
         finally:
             self._gate.leave()
 
-    def _attempt(self, grant: Grant, seat: Seat, alone: bool) -> None:
+    def _attempt(self, grant: Grant, seat: Seat, alone: bool, looks: int) -> None:
         with self._lock:
             self._running[grant.token] = seat.keeper
+            if self._looks != looks:  # an order that came since the claim was not seen to be for it
+                self._renew(grant.token)
         try:
-            job = self.jobs(grant.snapshot)
-            if self._interrupted is not None:
-                self.ledger.finish(grant.token, Outcome("interrupted", again=True))
-                return
-            outcome = run_attempt(
-                grant, self.ledger, seat.keeper, job, seat.slot, self.listener, ready=self._ready(grant)
-            )
-            self._count(outcome)
-        except KeeperDied:
-            killed_with_all = not self._guarded()
-            record_loss(grant, self.ledger, seat.slot, self.listener, alone=alone, counts=not killed_with_all)
-            if not killed_with_all:
-                seat.keeper = self.guardian.revive(seat.keeper.slot)
-        except SweepError as error:  # no environment for this snapshot
-            self.ledger.finish(grant.token, Outcome("interrupted", str(error), again=True))
-            raise
+            job = self._job(grant)
+            if job is not None:
+                self._run(grant, seat, job, alone)
         finally:
             with self._lock:
                 del self._running[grant.token]
                 self._stops.pop(grant.token, None)
+
+    def _job(self, grant: Grant) -> Job | None:
+        """What the grant needs to run. None: it must not, and the ledger knows."""
+        try:
+            job = self.jobs(grant.snapshot)
+        except SweepError as error:  # no environment for this snapshot: what runs may go on to its end
+            self._supply.end()
+            self.ledger.finish(grant.token, Outcome("interrupted", str(error), again=True))
+            self.failure = self.failure or error
+            return None
+        if self._interrupted is None and grant.token not in self._stops:
+            return job
+        self.ledger.finish(grant.token, Outcome("interrupted", again=True))  # or cancelled, if that was asked
+        return None
+
+    def _run(self, grant: Grant, seat: Seat, job: Job, alone: bool) -> None:
+        try:
+            outcome = run_attempt(
+                grant, self.ledger, seat.keeper, job, seat.slot, self.listener, ready=self._ready(grant)
+            )
+        except KeeperDied:
+            guarded = self._guarded()
+            outcome = record_loss(grant, self.ledger, seat.slot, self.listener, alone=alone, counts=guarded)
+            self._revive(seat)
+        except BaseException:
+            seat.keeper.stop(states.STOPPED_TO_GO_ON, 0)  # nobody hears of its end; the next run does
+            raise
+        self._count(outcome)
+
+    def _revive(self, seat: Seat) -> None:
+        if not self._guarded():
+            raise self._unguarded()
+        seat.keeper = self.guardian.revive(seat.keeper.slot)
 
     def _ready(self, grant: Grant) -> Callable[[], None]:
         def ready() -> None:

@@ -16,8 +16,9 @@ class SweepLock:
     """Two flocks on files of the sweep.
 
     `fd` is handed to guardian and keepers too, so that lock outlives a killed command line until the last of
-    them has ended. The other one is the command line's alone: it tells a run that still heeds orders from
-    one whose trials are just being ended.
+    them has ended. The other one is the command line's alone, and held only while the run takes whatever is
+    queued: who queues trials and then finds it held may leave them to that run, since it looks at the ledger
+    once more after it gave it back.
     """
 
     def __init__(self, fd: int, heeding: int) -> None:
@@ -43,22 +44,24 @@ class SweepLock:
                 os.close(fd)
                 return None
             time.sleep(0.05)
-        heeding = _open(workspace, uid, "live")
-        _take(heeding)
-        return cls(fd, heeding)
+        lock = cls(fd, _open(workspace, uid, "live"))
+        lock.heed()
+        return lock
 
     def release(self) -> None:
         """Give both back; also what guardian and keepers hold of it, so they must have ended."""
-        self.stop_heeding()
-        if self.fd >= 0:
-            os.close(self.fd)
-            self.fd = -1
+        for fd in {self.fd, self._heeding} - {-1}:
+            os.close(fd)
+        self.fd = self._heeding = -1
+
+    def heed(self) -> None:
+        """From now on what others queue is taken."""
+        while not _take(self._heeding):
+            time.sleep(0.001)  # somebody asks just now, for an instant; another holder there is none
 
     def stop_heeding(self) -> None:
-        """From now on no order is heard; who gives one must carry on by itself."""
-        if self._heeding >= 0:
-            os.close(self._heeding)
-            self._heeding = -1
+        """From now on nothing new is taken; who queues trials must carry on by themselves."""
+        fcntl.flock(self._heeding, fcntl.LOCK_UN)
 
     @staticmethod
     def held(workspace: Workspace, uid: str) -> bool:
@@ -67,7 +70,7 @@ class SweepLock:
 
     @staticmethod
     def heeded(workspace: Workspace, uid: str) -> bool:
-        """Whether a run lives that hears orders."""
+        """Whether a run lives that takes what is queued now."""
         return _held(workspace, uid, "live")
 
 

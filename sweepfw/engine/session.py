@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 from sweepfw.config.workspace import Workspace
 from sweepfw.core.model import Spec, Sweep, Worker
 from sweepfw.core.schedule import SlotPlan, slots_for
 from sweepfw.engine.jobs import Jobs
-from sweepfw.engine.local import LocalRun, Seat
+from sweepfw.engine.local import POLL, LocalRun, Seat
 from sweepfw.engine.lock import SweepLock
 from sweepfw.engine.record import record
 from sweepfw.engine.turn import Turn
@@ -23,10 +24,21 @@ from sweepfw.trial.guard.client import Guardian
 from sweepfw.trial.slots import GpuLock, busy, room
 
 
+def settle(place: Workspace, ledger: Ledger, sweep: Sweep) -> None:
+    """Give the sweep the state that it has when no run holds it, after one that was killed.
+
+    For the holder of its lock: nothing of it runs any more.
+    """
+    recover(place, ledger, sweep)
+    ledger.leave(sweep.uid)
+    ledger.close(sweep.uid)
+
+
 class Session:
     """One holder of one sweep. The caller took the lock and started the guardian.
 
-    `interrupts` may be set from a signal handler: 1 ends the run in order, 2 at once.
+    `interrupts` may be set from a signal handler: 1 ends the run in order, 2 at once. Before `working` is
+    set no trial runs, and the handler may raise KeyboardInterrupt instead.
     """
 
     def __init__(
@@ -49,34 +61,43 @@ class Session:
         self._heard = 0
         self._seen = -1
         self.interrupts = 0
+        self.working = False
 
     def run(self, begin: Callable[[Sweep, int], None], tick: Callable[[], None]) -> None:
         """Work until nothing is left, or until told to end. `begin` gets the sweep and the number of slots.
 
         Raises SweepError for what ended it against everybody's will; the ledger is in order all the same.
         """
+        if self._only:
+            self._lock.stop_heeding()  # we leave alone what others queue
         try:
             recover(self._place, self._ledger, self._sweep)
             sweep = self._ledger.open(self._sweep.uid)
             plans = place_slots(sweep.spec, self._wanted, self._listener.note)
             begin(sweep, len(plans))
-            jobs = Jobs(self._place, sweep, self._listener.note, lambda: self.interrupts > 0)
-            recording = self._describe(sweep, self._prepare(jobs, sweep).described)
+            self._jobs = Jobs(self._place, sweep, self._listener.note, lambda: self.interrupts > 0)
+            recording = self._describe(sweep, self._prepare(sweep).described)
             self._run = LocalRun(
                 self._ledger,
                 sweep,
                 Worker(host_name(), os.urandom(8).hex()),
                 self._guardian,
                 self._seats(plans),
-                jobs,
+                self._job,
                 self._listener,
                 only=self._only,
                 fail_fast=self._fail_fast,
+                heeding=None if self._only else self._lock,
             )
+            self.working = True
             self._run.run(lambda: self._tick(tick))
-            recording.join()
+            while recording.is_alive() and self.interrupts < 2:
+                recording.join(POLL)
         finally:
+            self.working = True
+            self._lock.stop_heeding()
             self._ledger.leave(self._sweep.uid)
+            self._ledger.close(self._sweep.uid)  # done, if its last trials ended while it was paused
             self._ledger.flush()
 
     def news(self) -> Sweep | None:
@@ -99,20 +120,39 @@ class Session:
             self._run.interrupt(now=now)
         tick()
 
-    def _prepare(self, jobs: Jobs, sweep: Sweep) -> Job:
+    def _prepare(self, sweep: Sweep) -> Job:
         """The environment, before any trial is claimed."""
-        try:
-            job = jobs(sweep.snapshot)
+        with self._pausing(sweep.uid):
+            job = self._jobs(sweep.snapshot)
             find_program(sweep.spec, job.python, job.setup.env, None)
-        except SweepError:
-            if not self.interrupts:
-                self._ledger.pause(sweep.uid, "setup failed")
-            raise
         return job
+
+    def _job(self, snapshot: str) -> Job:
+        """What a trial of this snapshot needs: a newer one may bring another environment."""
+        with self._pausing(self._sweep.uid):
+            return self._jobs(snapshot)
+
+    @contextmanager
+    def _pausing(self, uid: str) -> Iterator[None]:
+        """Where the setup fails, the sweep waits for somebody to mend it."""
+        try:
+            yield
+        except SweepError:
+            self._lock.stop_heeding()
+            if not self.interrupts:
+                self._ledger.pause(uid, "setup failed")
+            raise
 
     def _describe(self, sweep: Sweep, environment: str) -> threading.Thread:
         """Write down where the sweep came from, beside the first trials: git takes longer than they do."""
-        thread = threading.Thread(target=record, args=(self._place, self._ledger, sweep, environment))
+
+        def describe() -> None:
+            try:
+                record(self._place, self._ledger, sweep, environment)
+            except (OSError, SweepError) as error:
+                self._listener.note(f"warning: it is not recorded where {sweep.name} came from: {error}")
+
+        thread = threading.Thread(target=describe, daemon=True)
         thread.start()
         return thread
 

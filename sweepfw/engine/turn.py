@@ -6,6 +6,9 @@ from collections.abc import Callable, Sequence
 
 from sweepfw.trial.slots import GpuLock
 
+LOCKED = 0.2  # seconds between two looks at another run's lock, which costs nothing
+LONGEST = 8.0  # seconds between two questions to nvidia-smi, after 1, 2 and 4
+
 
 class Turn:
     """A slot's locks on its GPUs; without GPUs it is always its turn. `busy` tells why a GPU is not free."""
@@ -16,17 +19,20 @@ class Turn:
         self._locks, self._busy = locks, busy
         self._held = 0
         self._said = ""
+        self.rest = 0.0  # seconds until it is worth asking again
 
     def take(self, note: Callable[[str], None]) -> bool:
         """Whether the slot may start a trial now; the locks are held then. `note` hears once why not."""
         for lock in self._locks:
             if not lock.try_acquire():
+                self.rest = LOCKED
                 return self._refuse(f"GPU {lock.uuid} is used by another run; waiting for it", note)
             self._held += 1
         for lock in self._locks:
             if why := self._busy(lock.uuid):
+                self.rest = min(max(1.0, 2 * self.rest), LONGEST)  # nvidia-smi costs the whole machine time
                 return self._refuse(f"{why}; waiting for it", note)
-        self._said = ""
+        self._said, self.rest = "", 0.0
         return True
 
     def give(self) -> None:
