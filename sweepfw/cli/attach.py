@@ -23,7 +23,7 @@ PAUSE = 0.2  # seconds between two looks
 
 @click.command()
 @click.argument("sweep", shell_complete=sweep_names)
-@click.option("--logs", type=click.Choice(["all", "failed", "none"]), help="Whose output to show.")
+@options.logs
 @click.option("--quiet", "-q", is_flag=True, help="Print the leaderboard only, at the end.")
 @click.option("--json", "as_json", is_flag=True, help="Print events, one JSON object a line.")
 def attach(sweep: str, logs: Any, quiet: bool, as_json: bool) -> int:

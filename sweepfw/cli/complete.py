@@ -67,7 +67,9 @@ def _tasks(ctx: click.Context, typed: str) -> Iterable[str]:
     from sweepfw.config.workspace import Workspace
 
     here = Path.cwd()
-    project = load_project(find_project(Workspace.find(here), str(ctx.params["project"]), here))
+    # After `--task` and nothing more, click has read no argument yet: the project is the first that is left.
+    name = ctx.params.get("project") or ctx.args[0]
+    project = load_project(find_project(Workspace.find(here), name, here))
     return list(project.tasks)
 
 

@@ -65,8 +65,8 @@ def retry(sweep: str, numbers: tuple[str, ...], failed: bool, current_code: bool
 
 @click.command()
 @click.argument("sweep", shell_complete=sweep_names)
-@options.sets
-@click.option("--max-trials", type=click.IntRange(min=1), default=100_000, show_default=True, metavar="N")
+@options.values("Add these values to a parameter that the sweep has.")
+@options.max_trials
 @options.running
 def extend(sweep: str, sets: tuple[str, ...], max_trials: int, how: Running) -> int:
     """Add values to SWEEP's parameters and run the combinations that it lacks, also while it runs."""

@@ -15,6 +15,7 @@ SHIPPED = {
     "echo": "prints its parameters and host",
     "digits": "trains on scikit-learn's handwritten digits",
 }
+FIRST = ("project.yml", "parameters.yml")  # what to look at first
 SCRIPTS = ("train.py", "main.py", "run.py")
 
 _PROJECT = """\
@@ -72,8 +73,8 @@ def new(name: str, sample: str | None) -> None:
         )
     source = TEMPLATE if sample is None else _sample(sample)
     folder = Workspace.find(Path.cwd()).projects / name
-    files = ", ".join(_copy(source, folder))
-    click.echo(f"Made {show_path(folder)} of {files}. It runs as it is:")
+    *files, last = _copy(source, folder)
+    click.echo(f"Made {show_path(folder)} with {', '.join(files)} and {last}. It runs as it is:")
     click.echo(f"  sweepfw plan {name}    what would run\n  sweepfw run {name}     run it")
 
 
@@ -97,14 +98,13 @@ def _copy(source: Path, folder: Path) -> list[str]:
     if os.path.lexists(folder):
         raise SweepError(f"{place}: is there already; take another name, or remove it first")
     beside = folder.with_name(f".{folder.name}.{os.getpid()}.new")
-    files = sorted(
-        filter(Path.is_file, source.iterdir()), key=lambda file: (file.suffix != ".yml", file.name)
-    )
+    rest = sorted(file.name for file in source.iterdir() if file.is_file() and file.name not in FIRST)
+    files = [*FIRST, *rest]
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         beside.mkdir()
         for file in files:  # not its mode: an installation may be read-only
-            (beside / file.name).write_bytes(file.read_bytes())
+            (beside / file).write_bytes((source / file).read_bytes())
         beside.rename(folder)
     except OSError as error:
         raise SweepError(
@@ -112,7 +112,7 @@ def _copy(source: Path, folder: Path) -> list[str]:
         ) from None
     finally:
         rmtree(beside, ignore_errors=True)
-    return [file.name for file in files]
+    return files
 
 
 @click.command()

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import click
 
+from sweepfw.cli.complete import task_names
 from sweepfw.config.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -34,6 +35,21 @@ class Running(NamedTuple):
         return words + [word for word, on in chosen.items() if on]
 
 
+jobs = click.option(
+    "--jobs",
+    "-j",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="How many trials at once. [default: one per GPU, else by needs.cpus]",
+)
+logs = click.option(
+    "--logs",
+    type=click.Choice(["all", "failed", "none"]),
+    help="Whose output to show: all trials', failed ones' last lines, or none. "
+    "[default: all up to 4 at once, else failed]",
+)
+
+
 def running(command: F) -> F:
     """Add the options of `Running`; the command gets them as its argument `how`."""
     from functools import wraps
@@ -51,32 +67,41 @@ def running(command: F) -> F:
         click.option("--detach", "-d", is_flag=True, help="Run in the background; `attach` follows it."),
         click.option("--json", "as_json", is_flag=True, help="Print events, one JSON object a line."),
         click.option("--quiet", "-q", is_flag=True, help="Print the leaderboard only."),
-        click.option(
-            "--logs",
-            type=click.Choice(["all", "failed", "none"]),
-            help="Whose output to show: all trials', failed ones' last lines, or none. "
-            "[default: all up to 4 at once, else failed]",
-        ),
-        click.option(
-            "--jobs",
-            "-j",
-            type=click.IntRange(min=1),
-            metavar="N",
-            help="How many trials at once. [default: one per GPU, else by needs.cpus]",
-        ),
+        logs,
+        jobs,
     ):
         decorated = option(decorated)
     return decorated  # type: ignore[no-any-return]  # click decorates by adding attributes
 
 
-sets = click.option(
-    "--set",
-    "sets",
-    multiple=True,
-    metavar="NAME=V[,V]",
-    help="Use these values for a parameter that the project has. May be given again.",
+def values(help: str) -> Callable[[F], F]:
+    """`--set NAME=V[,V]`, and what it does here."""
+    return click.option(
+        "--set", "sets", multiple=True, metavar="NAME=V[,V]", help=f"{help} May be given again."
+    )
+
+
+sets = values("Use these values for a parameter that the project has.")
+task = click.option(
+    "--task",
+    "-t",
+    metavar="TASK",
+    shell_complete=task_names,
+    help="Which of the project's tasks. [default: the first]",
 )
-task = click.option("--task", "-t", metavar="TASK", help="Which of the project's tasks. [default: the first]")
+repeats = click.option(
+    "--repeats",
+    type=int,
+    metavar="N",
+    help="Run each combination so many times. [default: the project's `repeats`]",
+)
+max_trials = click.option(
+    "--max-trials",
+    type=click.IntRange(min=1),
+    default=100_000,
+    metavar="N",
+    help="Refuse a grid of more trials. [default: 100,000]",
+)
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 

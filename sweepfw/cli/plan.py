@@ -28,9 +28,9 @@ PLACES = {name: f"{{{name}}}" for name in ("output", "checkpoint", "trial", "swe
 @click.argument("project", shell_complete=project_names)
 @options.task
 @options.sets
-@click.option("--repeats", type=int, metavar="N", help="Run each combination so many times.")
-@click.option("--max-trials", type=click.IntRange(min=1), default=100_000, show_default=True, metavar="N")
-@click.option("--jobs", "-j", type=click.IntRange(min=1), metavar="N", help="How many trials at once.")
+@options.repeats
+@options.max_trials
+@options.jobs
 @click.option(
     "--limit", type=click.IntRange(min=0), metavar="N", help=f"How many commands to show. [default: {FIRST}]"
 )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from sweepfw.cli import options
-from sweepfw.cli.complete import project_names, task_names
+from sweepfw.cli.complete import project_names
 from sweepfw.errors import SweepError
 
 if TYPE_CHECKING:
@@ -18,17 +18,13 @@ if TYPE_CHECKING:
     from sweepfw.core.model import Sweep
     from sweepfw.ledger.interface import Ledger
 
-MAX_TRIALS = 100_000
-
 
 @click.command()
 @click.argument("project", shell_complete=project_names)
-@click.option(
-    "--task", "-t", metavar="TASK", shell_complete=task_names, help="Which of its tasks. [default: the first]"
-)
+@options.task
 @options.sets
-@click.option("--repeats", type=int, metavar="N", help="Run each combination so many times.")
-@click.option("--max-trials", type=click.IntRange(min=1), default=MAX_TRIALS, show_default=True, metavar="N")
+@options.repeats
+@options.max_trials
 @click.option("--name", metavar="NAME", help="The sweep's name. [default: PROJECT-1, -2, ...]")
 @click.option("--note", "-m", metavar="NOTE", help="A note that `ls` and `show` print.")
 @click.option("--only", metavar="N[,N]", help="Run these trials; the others stay queued.")

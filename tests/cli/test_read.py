@@ -271,6 +271,42 @@ def test_completion_proposes(made: Made, words: list[str], found: set[str]) -> N
     assert {each.value for each in proposed} == found
 
 
+BASH = """
+. "$1"; shift
+COMP_WORDS=("$@") COMP_CWORD=$(($# - 1)) COMPREPLY=()
+$(complete -p sweepfw | sed 's/.*-F \\([^ ]*\\).*/\\1/') sweepfw "${COMP_WORDS[COMP_CWORD]}"
+printf '%s\\n' "${COMPREPLY[@]}"
+"""
+
+
+@pytest.mark.parametrize(
+    ("typed", "found"),
+    [
+        (["sh"], ["show"]),
+        (["show", "di"], ["digits-1"]),
+        (["logs", "digits-1/"], ["digits-1/1", "digits-1/2", "digits-1/3"]),
+        (["run", "e"], ["echo"]),
+        (["run", "echo", "--task", ""], ["first", "second"]),
+        (["plan", "echo", "-t", "s"], ["second"]),
+        (["new", "mine", "--from", "d"], ["digits"]),
+    ],
+)
+def test_bash_completes(made: Made, make_project: Callable, typed: list[str], found: list[str]) -> None:
+    """In a real bash, as it calls the function that our script defines."""
+    digits(made)
+    make_project("echo", "tasks: {first: {command: a}, second: {command: b}}")
+    script = made.place.root / "script"
+    script.write_text(call("completion", "bash").stdout)
+    done = subprocess.run(
+        ["bash", "--norc", "-c", BASH, "bash", script, "sweepfw", *typed],
+        cwd=made.place.root,
+        env={**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"},
+        capture_output=True,
+        text=True,
+    )
+    assert (done.stdout.split(), done.stderr) == (found, "")
+
+
 def test_completion_is_silent_without_a_workspace(tmp_path: Path) -> None:
     env = {
         **os.environ,
