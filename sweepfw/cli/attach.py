@@ -99,7 +99,7 @@ class _Followed:
         self.slot = Slot(attempt.slot, attempt.host, 1)
         self._data = b""
         self._reports = Reports(
-            place.attempt(sweep.name, attempt.trial, attempt.number),
+            str(place.attempt(sweep.name, attempt.trial, attempt.number)),
             (),
             self._add,
             sweep.spec.log_limit,

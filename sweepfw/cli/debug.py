@@ -59,8 +59,8 @@ def _debug(place: Workspace, sweep: Sweep, trial: Trial, shell: bool) -> int:
         _grant(sweep, trial, snapshot),
         job,
         Slot("debug", "", max(1, int(cpus()))),
-        folder,
-        folder / "checkpoint",
+        str(folder),
+        str(folder / "checkpoint"),
     )
     (folder / "params.json").write_text(start.params)
     env = {**job.setup.env, **start.env}
