@@ -23,10 +23,9 @@ FRESH = 60  # seconds in which a new snapshot may still be on its way into the l
 def gc(dry: bool, as_json: bool) -> None:
     """Delete what nothing uses any more, and tell how much that is.
 
-    That is: working copies of trials that ended otherwise than with success, snapshots that no sweep names,
-    environments and shared copies that no sweep runs with now (made again when needed), and what an `rm` that
-    was killed left.
-    Logs, metrics, output files and checkpoints stay.
+    That is: working copies of trials that ended otherwise than with success, snapshots that no sweep names
+    and none asked for within the last hour, environments and shared copies that no sweep runs with now (made
+    again when needed), and what an `rm` that was killed left. Logs, metrics, output files and checkpoints stay.
     """
     place = options.workspace()
     freed = _collect(place, options.existing(place), dry=dry) if place.ledger.exists() else {}

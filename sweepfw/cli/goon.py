@@ -166,7 +166,10 @@ def _work(sweep: Sweep) -> bool:
 
 def _nothing_left(sweep: Sweep, how: Running) -> int:
     if not how.quiet and not how.as_json:
-        failed = sweep.counts.get("failed")
-        hint = f"; `sweepfw retry {sweep.name}` runs its {failed} failed again" if failed else ""
-        click.echo(f"{sweep.name} has nothing left to run{hint}")
+        hints = {
+            "failed": f"; `sweepfw retry {sweep.name}` runs its {sweep.counts.get('failed')} failed again",
+            "cancelled": f"; `sweepfw resume {sweep.name} --cancelled` runs what was stopped",
+        }
+        told = "".join(hint for state, hint in hints.items() if sweep.counts.get(state))
+        click.echo(f"{sweep.name} has nothing left to run{told}")
     return 0
