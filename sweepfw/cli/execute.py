@@ -59,7 +59,7 @@ def execute(
         finally:
             guardian.close()
             kill_children(seconds=1)  # what asked for GPUs or git and got no answer
-            view.close()
+            view.close(wait=len(signals) < 2)
     final = ledger.sweep(sweep.uid)
     if isinstance(view, Events):
         view.finish(final)

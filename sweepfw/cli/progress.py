@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 import threading
 import time
@@ -11,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal, TextIO
 
+from sweepfw.cli.outlet import MOST, piece, show, takes
 from sweepfw.cli.stream import Lines, last_lines
 from sweepfw.cli.terminal import Screen, cut, safe
 from sweepfw.cli.words import duration, number, size
@@ -66,7 +66,7 @@ class Quiet:
     def ended(self, grant: Grant, slot: Slot, outcome: Outcome, receipt: Receipt, tail: bytes) -> None: ...
     def note(self, text: str) -> None: ...
     def tick(self, sweep: Sweep | None = None) -> None: ...
-    def close(self) -> None: ...
+    def close(self, *, wait: bool = True) -> None: ...
 
 
 class Plain(Quiet):
@@ -114,6 +114,7 @@ class Plain(Quiet):
     def note(self, text: str) -> None:
         with self._lock:
             self._buffer.append(safe(text))
+            self._draw()  # nobody calls `tick` while an environment is built
 
     def tick(self, sweep: Sweep | None = None) -> None:
         with self._lock:
@@ -121,13 +122,14 @@ class Plain(Quiet):
                 self.tally.recount(sweep)
             self._draw()
 
-    def close(self) -> None:
-        self.tick()
+    def close(self, *, wait: bool = True) -> None:
+        with self._lock:
+            self._draw(wait=wait)
 
-    def _draw(self) -> None:
-        if self._buffer:
-            _show(self._out, "\n".join(self._buffer) + "\n")
-            self._buffer.clear()
+    def _draw(self, *, wait: bool = False) -> None:
+        """Show what is new, as far as the reader takes it; with `wait` all of it."""
+        while self._buffer and (wait or len(self._buffer) > MOST or takes(self._out)):
+            show(self._out, "".join(f"{line}\n" for line in piece(self._buffer)))
 
     def _add(self, trial: int, lines: Iterable[str]) -> None:
         prefix = self._screen.paint(f"{trial:>{self._margin}} |", "dim")
@@ -155,22 +157,29 @@ def _left(details: Mapping[str, Any]) -> str:
 class Bar(Plain):
     """Plain lines above one line that tells how far it is, drawn anew."""
 
+    _drawn: str | None = None  # the last line; before `begin` there is none
+
     def begin(self, sweep: Sweep, slots: int) -> None:
         super().begin(sweep, slots)
         self._name, self._drawn, self._screen = sweep.name, "", Screen.of(self._out)
 
-    def _draw(self) -> None:
+    def _draw(self, *, wait: bool = False) -> None:
+        if self._drawn is None:
+            return super()._draw(wait=wait)
         line = self._line()
-        if self._buffer or line != self._drawn:
-            above = "".join(f"{text}\n" for text in self._buffer)
-            _show(self._out, f"\r\x1b[K{above}{line}")
-            self._buffer.clear()
-            self._drawn = line
+        while (self._buffer or line != self._drawn) and (
+            wait or len(self._buffer) > MOST or takes(self._out)
+        ):
+            above = "".join(f"{text}\n" for text in piece(self._buffer))
+            self._drawn = "" if self._buffer else line
+            show(self._out, f"\r\x1b[K{above}{self._drawn}")
+        return None
 
-    def close(self) -> None:
+    def close(self, *, wait: bool = True) -> None:
+        super().close(wait=wait)
         with self._lock:
-            self._draw()
-            _show(self._out, "\r\x1b[K")
+            if self._drawn and (wait or takes(self._out)):
+                show(self._out, "\r\x1b[K")
 
     def _line(self) -> str:
         tally, counts = self.tally, self.tally.counts
@@ -208,6 +217,8 @@ class Events(Quiet):
             self._say("output", trial=grant.trial, attempt=grant.attempt, line=line)
 
     def ended(self, grant: Grant, slot: Slot, outcome: Outcome, receipt: Receipt, tail: bytes) -> None:
+        from sweepfw.cli.records import number as finite
+
         if lines := self._lines.pop(grant.token, None):
             for line in lines.end():
                 self._say("output", trial=grant.trial, attempt=grant.attempt, line=line)
@@ -217,7 +228,7 @@ class Events(Quiet):
             state=outcome.state,
             reason=outcome.reason,
             exit_code=outcome.exit_code,
-            metrics={name: metric.last for name, metric in outcome.metrics.items()},
+            metrics={name: finite(metric.last) for name, metric in outcome.metrics.items()},
             trial_state=receipt.trial_state,
         )
 
@@ -230,19 +241,7 @@ class Events(Quiet):
     def _say(self, event: str, **facts: Any) -> None:
         line = json.dumps({"event": event, **facts})
         with self._lock:
-            _show(self._out, line + "\n")
-
-
-def _show(out: TextIO, text: str) -> None:
-    """Write it. Where nobody reads any more, the terminal was closed, or a file finds no room, nothing is
-    shown from now on: no sweep ends because of that."""
-    try:
-        out.write(text)
-        out.flush()
-    except OSError:
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, out.fileno())
-        os.close(nowhere)
+            show(self._out, line + "\n")
 
 
 def _who(grant: Grant, slot: Slot) -> dict[str, Any]:

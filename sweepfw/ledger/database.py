@@ -21,6 +21,7 @@ from sweepfw.ledger import faults, schema
 _PATIENCE = 30.0  # seconds to wait for another process's transaction; the longest takes some 3
 _PAUSE = 0.04  # seconds between two syncs, so that many commits share one
 _CHECKPOINT_EVERY = 1000  # write transactions; some 20 MB of WAL
+_CACHE = 500  # KiB of pages for each connection; SQLite's own 2 MB buy a run nothing
 _WAL_KEPT = 64_000_000  # bytes that an idle WAL may keep after a large transaction
 
 
@@ -104,6 +105,7 @@ def _connect(path: Path) -> sqlite3.Connection:
     db = sqlite3.connect(path, timeout=_PATIENCE, isolation_level=None, check_same_thread=False)
     db.execute("PRAGMA synchronous=NORMAL")
     db.execute("PRAGMA wal_autocheckpoint=0")
+    db.execute(f"PRAGMA cache_size=-{_CACHE}")
     db.execute("PRAGMA foreign_keys=ON")
     db.execute(f"PRAGMA journal_size_limit={_WAL_KEPT}")
     return db

@@ -5,15 +5,17 @@ from __future__ import annotations
 import os
 import re
 import stat
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
 from sweepfw.core import gpus as nvidia
+from sweepfw.core.command import Cmd
 from sweepfw.core.gpus import Gpu
 from sweepfw.core.model import Needs
 from sweepfw.core.schedule import Room
 from sweepfw.errors import SweepError
-from sweepfw.shell.shell import Shell
+from sweepfw.shell.shell import Result, Shell
 
 _ROOT = Path("/")
 _PATIENCE = 60.0  # seconds; a driver without persistence mode takes some for each GPU
@@ -33,13 +35,8 @@ def gpus(shell: Shell, warn: Callable[[str], None] = lambda _: None) -> tuple[Gp
     """
     if not shell.has("nvidia-smi"):
         return ()
-    from concurrent.futures import ThreadPoolExecutor  # here: it loads logging, which few machines need
-
     try:
-        with ThreadPoolExecutor(2) as side_by_side:
-            listed = side_by_side.submit(shell.run, nvidia.LIST, timeout=_PATIENCE)
-            processes = side_by_side.submit(shell.run, nvidia.PROCESSES, timeout=_PATIENCE)
-            answer, computing = listed.result(), processes.result()
+        answer, computing = _side_by_side(shell, nvidia.LIST, nvidia.PROCESSES)
     except SweepError as error:
         warn(str(error))
         return ()
@@ -48,6 +45,26 @@ def gpus(shell: Shell, warn: Callable[[str], None] = lambda _: None) -> tuple[Gp
     if said or (answer.code and not found and not answer.text.startswith("No devices")):
         warn(f"nvidia-smi: {said or f'exit {answer.code}'}; GPUs that do not answer are not used")
     return found
+
+
+def _side_by_side(shell: Shell, here: Cmd, beside: Cmd) -> tuple[Result, Result]:
+    """Run two commands at once. A Ctrl-C ends the wait; nothing waits at exit for one that hangs."""
+    answers: list[Result | SweepError] = []
+
+    def ask() -> None:
+        try:
+            answers.append(shell.run(beside, timeout=_PATIENCE))
+        except SweepError as error:
+            answers.append(error)
+
+    thread = threading.Thread(target=ask, daemon=True)
+    thread.start()
+    answer = shell.run(here, timeout=_PATIENCE)
+    thread.join()
+    [other] = answers
+    if isinstance(other, SweepError):
+        raise other
+    return answer, other
 
 
 def busy(gpu: str, shell: Shell) -> str | None:
