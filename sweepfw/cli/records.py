@@ -39,6 +39,7 @@ def attempt(found: Attempt) -> Record:
         "exit_code": found.exit_code,
         "host": found.host,
         "slot": found.slot,
+        "snapshot": found.snapshot,
         "started": found.started,
         "ended": found.ended,
     }

@@ -96,7 +96,7 @@ def _sweep(place: Workspace, ledger: Ledger, sweep: Sweep, screen: Screen) -> It
     state = shown_state(place, sweep)
     reason = f": {safe(sweep.reason)}" if sweep.reason else ""
     yield f"{screen.paint(safe(sweep.name), 'bold')}  {screen.paint(state)}{reason}"
-    yield from _facts(sweep)
+    yield from _facts(ledger, sweep)
     yield from _running(ledger, sweep, screen)
     yield from _failures(ledger, sweep, screen)
     ranking = records.ranking(ledger, sweep)
@@ -107,7 +107,7 @@ def _sweep(place: Workspace, ledger: Ledger, sweep: Sweep, screen: Screen) -> It
     yield from _next(sweep, state, ranking)
 
 
-def _facts(sweep: Sweep) -> Iterator[str]:
+def _facts(ledger: Ledger, sweep: Sweep) -> Iterator[str]:
     from sweepfw.cli.render import duration, local_time, safe
 
     counts = ", ".join(f"{number:,} {state}" for state, number in sweep.counts.items() if number)
@@ -118,6 +118,10 @@ def _facts(sweep: Sweep) -> Iterator[str]:
         "trials": f"{sweep.total:,}: {counts}",
         "started": local_time(sweep.created) + took,
         "code": code(sweep),
+        "mixed": ", ".join(
+            f"some trials ran snapshot {newer[:12]}"
+            for newer in sorted(ledger.snapshots(sweep.uid) - {sweep.snapshot})
+        ),
     }
     for name, fact in facts.items():
         if fact:

@@ -205,8 +205,9 @@ class Ledger(Protocol):
         """Attempts that ended after `cursor` (0: from the first), in the order of their ends; the new one."""
         ...
 
-    def snapshots(self) -> set[str]:
-        """Ids of all snapshots that some sweep, attempt or reopened trial names."""
+    def snapshots(self, uid: str | None = None) -> set[str]:
+        """Ids of all snapshots that some sweep, attempt or reopened trial names; or of those that this sweep
+        and its trials' last attempts ran."""
         ...
 
     def disconnect(self) -> None:

@@ -138,9 +138,13 @@ class Queries(Part):
             ).fetchall()
         return (found[-1][0] if found else cursor), [rows.attempt(row[1:]) for row in found]
 
-    def snapshots(self) -> set[str]:
+    def snapshots(self, uid: str | None = None) -> set[str]:
         """See Ledger.snapshots."""
         with self._db.read() as db:
+            if uid is not None:
+                sweep, own = find_sweep(db, uid, "id, snapshot")
+                ran = db.execute("SELECT DISTINCT snapshot FROM trial WHERE sweep = ?", (sweep,))
+                return {own, *(snapshot for (snapshot,) in ran)} - {""}
             found = db.execute(
                 "SELECT snapshot FROM sweep UNION SELECT snapshot FROM attempt "
                 "UNION SELECT next_snapshot FROM trial WHERE next_snapshot IS NOT NULL"
