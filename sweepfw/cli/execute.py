@@ -57,8 +57,7 @@ def execute(
         except SweepError as error:
             failure = error
         finally:
-            guardian.close()
-            kill_children(seconds=1)  # what asked for GPUs or git and got no answer
+            end(guardian)
             view.close(wait=len(signals) < 2)
     final = ledger.sweep(sweep.uid)
     if isinstance(view, Events):
@@ -68,6 +67,12 @@ def execute(
     if failure and not signals:
         raise failure
     return INTERRUPTED if signals else exit_code(final, only)
+
+
+def end(guardian: Guardian) -> None:
+    """No process of a trial is left, nor one of ours that asked for GPUs and got no answer."""
+    guardian.close()
+    kill_children(seconds=1)
 
 
 def _tick(view: Quiet, session: Session) -> None:

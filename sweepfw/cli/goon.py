@@ -124,7 +124,7 @@ def _freeze_again(place: Workspace, ledger: Ledger, sweep: Sweep) -> str:
 
 def _go_on(place: Workspace, ledger: Ledger, sweep: Sweep, how: Running, *, only: str | None = None) -> int:
     """Hand over to the run that holds the sweep, or run it here."""
-    from sweepfw.cli.execute import detach, execute
+    from sweepfw.cli.execute import detach, end, execute
     from sweepfw.core.naming import parse_numbers
     from sweepfw.engine.lock import SweepLock
     from sweepfw.engine.session import settle
@@ -157,7 +157,7 @@ def _go_on(place: Workspace, ledger: Ledger, sweep: Sweep, how: Running, *, only
         numbers = parse_numbers(only) if only else None
         return execute(place, ledger, ledger.sweep(sweep.uid), lock, guardian, how, only=numbers)
     finally:
-        guardian.close()
+        end(guardian)
 
 
 def _work(sweep: Sweep) -> bool:

@@ -54,8 +54,9 @@ def run(
     from sweepfw.trial.guard.client import Guardian
 
     guardian = None if how.detach else Guardian.start()  # boots while we read the project
+    from sweepfw.cli.execute import detach, end, execute
+
     try:
-        from sweepfw.cli.execute import detach, execute
         from sweepfw.core.naming import parse_numbers
 
         numbers = parse_numbers(only) if only is not None else None
@@ -71,7 +72,7 @@ def run(
         return execute(place, ledger, sweep, lock, guardian, how, only=numbers)
     finally:
         if guardian:
-            guardian.close()
+            end(guardian)
 
 
 def _submit(
