@@ -77,6 +77,12 @@ class Session:
             begin(sweep, len(plans))
             self._jobs = Jobs(self._place, sweep, self._listener.note, lambda: self.interrupts > 0)
             recording = self._describe(sweep, self._prepare(sweep).described)
+
+            def work() -> None:
+                if not recording.ident:
+                    recording.start()
+                self._tick(tick)
+
             self._run = LocalRun(
                 self._ledger,
                 sweep,
@@ -90,7 +96,8 @@ class Session:
                 heeding=None if self._only else self._lock,
             )
             self.working = True
-            self._run.run(lambda: self._tick(tick))
+            self._run.run(work)
+            work()  # also where the last trial ended before the first tick
             while recording.is_alive() and self.interrupts < 2:
                 recording.join(POLL)
         finally:
@@ -144,7 +151,8 @@ class Session:
             raise
 
     def _describe(self, sweep: Sweep, environment: str) -> threading.Thread:
-        """Write down where the sweep came from, beside the first trials: git takes longer than they do."""
+        """A thread that writes down where the sweep came from. It is started once the first trials run: what it
+        imports and asks git would hold them up."""
 
         def describe() -> None:
             try:
@@ -152,9 +160,7 @@ class Session:
             except (OSError, SweepError) as error:
                 self._listener.note(f"warning: it is not recorded where {sweep.name} came from: {error}")
 
-        thread = threading.Thread(target=describe, daemon=True)
-        thread.start()
-        return thread
+        return threading.Thread(target=describe, daemon=True)
 
     def _seats(self, plans: Collection[SlotPlan]) -> list[Seat]:
         locks = [[GpuLock(uuid) for uuid in plan.gpus or ()] for plan in plans]
