@@ -151,8 +151,8 @@ class Session:
             raise
 
     def _describe(self, sweep: Sweep, environment: str) -> threading.Thread:
-        """A thread that writes down where the sweep came from. It is started once the first trials run: what it
-        imports and asks git would hold them up."""
+        """A thread that writes down where the sweep came from, for when the first trials run: what it imports
+        and asks git would hold them up."""
 
         def describe() -> None:
             try:
