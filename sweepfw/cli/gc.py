@@ -25,7 +25,8 @@ def gc(dry: bool, as_json: bool) -> None:
 
     That is: working copies of trials that ended otherwise than with success, snapshots that no sweep names
     and none asked for within the last hour, environments and shared copies that no sweep runs with now (made
-    again when needed), and what an `rm` that was killed left. Logs, metrics, output files and checkpoints stay.
+    again when needed), and what an `rm` that was killed left. Logs, metrics, output files and checkpoints
+    stay.
     """
     place = options.workspace()
     freed = _collect(place, options.existing(place), dry=dry) if place.ledger.exists() else {}

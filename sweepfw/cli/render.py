@@ -84,10 +84,11 @@ def leaderboard(ranking: Ranking, *, limit: int = 10, screen: Screen = _PLAIN) -
         lines.append(f"no trial that succeeded reported {safe(ranking.objective.metric)}")
         return lines
     names = ranking.varying()
-    values = ["MEAN", "±", "N", "MIN", "MAX"] if ranking.repeated else [ranking.objective.metric]
+    repeated = ranking.repeated
+    values = ["MEAN", "±", "N", "MIN", "MAX"] if repeated else [ranking.objective.metric]
     shown = ranking.entries[:limit]
-    rows = [_row(position, entry, names, ranking.repeated) for position, entry in enumerate(shown, 1)]
-    lines += table(["", "TRIALS" if ranking.repeated else "TRIAL", *values, *names], rows, screen)
+    rows = [_row(position, entry, names, repeated) for position, entry in enumerate(shown, 1)]
+    lines += table(["", "TRIALS" if repeated else "TRIAL", *values, *names], rows, screen)
     return lines + _footnotes(ranking, limit, names)
 
 

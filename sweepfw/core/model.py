@@ -144,8 +144,7 @@ class Trial(NamedTuple):
     snapshot: str = ""  # of the last attempt; "" before the first
 
 
-@dataclass(frozen=True, slots=True)
-class MetricSummary:
+class MetricSummary(NamedTuple):
     """All reports of one metric in one attempt, folded: enough for every `objective.at`. NaN and infinity
     never count as lowest or highest, unless there is nothing else; steps are the user's own, None where a
     report had none."""
@@ -153,7 +152,7 @@ class MetricSummary:
     last: float
     lowest: float
     highest: float
-    count: int = 1
+    count: int = 1  # type: ignore[assignment]  # hides tuple.count, which nobody needs of it
     last_step: float | None = None
     lowest_step: float | None = None
     highest_step: float | None = None

@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from sweepfw.core.metrics import value_at
 from sweepfw.core.model import Objective, Sweep, Trial
 from sweepfw.core.values import Value, meaning
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(NamedTuple):
     """One combination of a sweep: its trials that succeeded and have the objective, in order, their values
     beside them. `mixed`: some ran a newer snapshot than the sweep's own."""
 
@@ -28,7 +28,7 @@ class Entry:
 
     @property
     def mean(self) -> float:
-        if self.n == 1:
+        if len(self.values) == 1:
             return self.values[0]
         # Parts are added, not the sum divided: a sum of large numbers overflows.
         if not all(map(math.isfinite, self.values)):
@@ -61,7 +61,7 @@ class Ranking:
 
     @property
     def repeated(self) -> bool:
-        return any(entry.n > 1 for entry in self.entries)
+        return any(len(entry.trials) > 1 for entry in self.entries)
 
     def varying(self) -> list[str]:
         """Names of the parameters that are not the same in all entries, in the order of the parameters."""
@@ -72,18 +72,19 @@ class Ranking:
 
 def _varies(name: str, entries: Sequence[Entry]) -> bool:
     first = entries[0].params
-    return any(not _same(name, first, entry.params) for entry in entries)
+    value = first.get(name)
+    # Mostly it is the very same object, and comparing takes longer.
+    return any(
+        (entry.params.get(name) is not value or value is None) and not _same(name, first, entry.params)
+        for entry in entries
+    )
 
 
 def _same(name: str, first: Mapping[str, Value], second: Mapping[str, Value]) -> bool:
     if name not in first or name not in second:
         return (name in first) == (name in second)
     # Mostly they are the same text, and meaning takes longer.
-    return (
-        first[name] is second[name]
-        or first[name] == second[name]
-        or meaning(first[name]) == meaning(second[name])
-    )
+    return first[name] == second[name] or meaning(first[name]) == meaning(second[name])
 
 
 def rank(sweep: Sweep, trials: Iterable[Trial], objective: Objective) -> Ranking:
@@ -132,16 +133,12 @@ def merge(rankings: Sequence[Ranking]) -> Ranking:
 
 
 def _entry(sweep: Sweep, group: Sequence[tuple[Trial, float]]) -> Entry:
-    params = group[0][0].params
-    if sweep.spec.seed is not None and sweep.spec.seed in params:
-        params = {name: value for name, value in params.items() if name != sweep.spec.seed}
-    return Entry(
-        sweep=sweep.name,
-        params=params,
-        trials=tuple(trial.number for trial, _ in group),
-        values=tuple(value for _, value in group),
-        mixed=any(trial.snapshot not in ("", sweep.snapshot) for trial, _ in group),
-    )
+    trials, values = zip(*group, strict=True)
+    params, seed = trials[0].params, sweep.spec.seed
+    if seed is not None and seed in params:
+        params = {name: value for name, value in params.items() if name != seed}
+    mixed = any(trial.snapshot not in ("", sweep.snapshot) for trial in trials)
+    return Entry(sweep.name, params, tuple(trial.number for trial in trials), values, mixed)
 
 
 def doubt(ranking: Ranking) -> tuple[float, float] | None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Collection, Iterator
-from heapq import nsmallest
 
 from sweepfw.core.model import Attempt, Objective, Sweep, Trial
 from sweepfw.ledger import names, rows
@@ -91,6 +90,8 @@ class Queries(Part):
 
     def contenders(self, uid: str, objective: Objective) -> Iterator[Trial]:
         """See Ledger.contenders."""
+        from heapq import nsmallest
+
         if not _PLAIN_NAME.fullmatch(objective.metric):
             return self.trials(uid, states=("succeeded",))
         wanted = "last" if objective.at == "last" else _BEST[objective.goal]

@@ -96,7 +96,17 @@ def test_show_json_of_a_sweep(made: Made) -> None:
     assert second["metrics"] == {"acc": 0.875, "loss": 0.25}  # at best; what is no objective: the last
     assert (second["state"], second["repeat"]) == ("succeeded", 1)
     (attempt,) = third["attempts"]
-    assert set(attempt) == {"attempt", "state", "reason", "exit_code", "host", "slot", "started", "ended"}
+    assert set(attempt) == {
+        "attempt",
+        "state",
+        "reason",
+        "exit_code",
+        "host",
+        "slot",
+        "started",
+        "ended",
+        "snapshot",
+    }
     assert (attempt["attempt"], attempt["state"], attempt["reason"]) == (1, "failed", "exit 3")
     assert (attempt["exit_code"], attempt["host"], attempt["slot"]) == (3, "tower", "0")
 
