@@ -103,6 +103,7 @@ def test_show_json_of_a_sweep(made: Made) -> None:
         "exit_code",
         "host",
         "slot",
+        "snapshot",
         "started",
         "ended",
         "snapshot",
