@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +23,8 @@ from sweepfw.shell.local import LocalShell, find_command
 from sweepfw.trial.attempt import Job, Listener, Slot, recover
 from sweepfw.trial.guard.client import Guardian
 from sweepfw.trial.slots import GpuLock, busy, room
+
+PARTING = 2.0  # seconds that a run which was told to end has for its own affairs
 
 
 def settle(place: Workspace, ledger: Ledger, sweep: Sweep) -> None:
@@ -98,8 +101,7 @@ class Session:
             self.working = True
             self._run.run(work)
             work()  # also where the last trial ended before the first tick
-            while recording.is_alive() and self.interrupts < 2:
-                recording.join(POLL)
+            self._await(recording)
         finally:
             self.working = True
             self._lock.stop_heeding()
@@ -161,6 +163,15 @@ class Session:
                 self._listener.note(f"warning: it is not recorded where {sweep.name} came from: {error}")
 
         return threading.Thread(target=describe, daemon=True)
+
+    def _await(self, recording: threading.Thread) -> None:
+        """Not for long where somebody told the run to end: git and nvidia-smi may take half a minute."""
+        if not recording.is_alive():
+            return
+        told = self.interrupts or self._ledger.sweep(self._sweep.uid).state in ("paused", "stopped")
+        deadline = time.monotonic() + (PARTING if told else float("inf"))
+        while recording.is_alive() and self.interrupts < 2 and time.monotonic() < deadline:
+            recording.join(POLL)
 
     def _seats(self, plans: Collection[SlotPlan]) -> list[Seat]:
         locks = [[GpuLock(uuid) for uuid in plan.gpus or ()] for plan in plans]

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 from sweepfw.trial.slots import GpuLock
 
-LOCKED = 0.2  # seconds between two looks at another run's lock, which costs nothing
+LOCKED = 1.0  # seconds to stand in line for another run's GPU; then the slot looks whether there is work
 LONGEST = 8.0  # seconds between two questions to nvidia-smi, after 1, 2 and 4
 
 
@@ -24,15 +24,15 @@ class Turn:
     def take(self, note: Callable[[str], None]) -> bool:
         """Whether the slot may start a trial now; the locks are held then. `note` hears once why not."""
         for lock in self._locks:
-            if not lock.try_acquire():
-                self.rest = LOCKED
+            if not lock.try_acquire(LOCKED):
+                self.rest = 0.0
                 return self._refuse(f"GPU {lock.uuid} is used by another run; waiting for it", note)
             self._held += 1
         for lock in self._locks:
             if why := self._busy(lock.uuid):
                 self.rest = min(max(1.0, 2 * self.rest), LONGEST)  # nvidia-smi costs the whole machine time
                 return self._refuse(f"{why}; waiting for it", note)
-        self._said, self.rest = "", 0.0
+        self.rest = 0.0
         return True
 
     def give(self) -> None:

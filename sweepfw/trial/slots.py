@@ -6,6 +6,7 @@ import os
 import re
 import stat
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,12 +19,13 @@ from sweepfw.errors import SweepError
 from sweepfw.shell.shell import Result, Shell
 
 _ROOT = Path("/")
+_LOOK = 0.02  # seconds between two looks at a lock that another run holds
 _PATIENCE = 60.0  # seconds; a driver without persistence mode takes some for each GPU
 
 
 def room(needs: Needs, host: str, shell: Shell, warn: Callable[[str], None] = lambda _: None) -> Room:
     """What this machine has. Trials with `gpus: 0` don't make it ask for GPUs."""
-    there = frozenset(path for path in needs.paths if Path(path).exists())
+    there = frozenset(path for path in needs.paths if os.access(path, os.F_OK))
     found = () if needs.gpus == 0 else gpus(shell, warn)
     return Room(host, cpus(), found, memory(), there)
 
@@ -144,6 +146,7 @@ class GpuLock:
     The lock belongs to the open file, not to this process: whoever got `fd` (guardian and keepers) keeps
     it held after this process was killed, for as long as a trial of it may live. `release` frees it for all
     of them. The file stays when it is free, since removing it could hand out the lock twice.
+    Who waits holds a second file meanwhile, so that a run whose trials follow one another lets others in.
     """
 
     def __init__(self, uuid: str, folder: Path = Path("/tmp")) -> None:  # noqa: S108  # all users meet here
@@ -151,26 +154,48 @@ class GpuLock:
         self.uuid = uuid
         self.path = folder / f"sweepfw-gpu-{name}.lock"
         self.fd = _open_shared(self.path)
+        self._next = _open_shared(self.path.with_suffix(".next"))
 
-    def try_acquire(self) -> bool:
-        """Whether the lock is ours now. Never waits."""
-        from fcntl import LOCK_EX, LOCK_NB, flock
-
-        try:
-            flock(self.fd, LOCK_EX | LOCK_NB)
-        except BlockingIOError:
+    def try_acquire(self, wait: float = 0) -> bool:
+        """Whether the lock is ours now, or within so many seconds."""
+        deadline = time.monotonic() + wait
+        if not _lock(self._next, deadline):
             return False
+        try:
+            if not _lock(self.fd, deadline):
+                return False
+        finally:
+            _unlock(self._next)
         os.utime(self.fd)  # so that nobody who cleans up old files takes it
         return True
 
     def release(self) -> None:
-        from fcntl import LOCK_UN, flock
-
-        flock(self.fd, LOCK_UN)
+        _unlock(self.fd)
 
     def close(self) -> None:
         """Let go of the file; the lock stays held while another process has it."""
         os.close(self.fd)
+        os.close(self._next)
+
+
+def _lock(fd: int, deadline: float) -> bool:
+    from fcntl import LOCK_EX, LOCK_NB, flock
+
+    while True:
+        try:
+            flock(fd, LOCK_EX | LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= deadline:
+                return False
+            time.sleep(_LOOK)
+        else:
+            return True
+
+
+def _unlock(fd: int) -> None:
+    from fcntl import LOCK_UN, flock
+
+    flock(fd, LOCK_UN)
 
 
 def _open_shared(path: Path) -> int:

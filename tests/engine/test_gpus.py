@@ -92,7 +92,8 @@ def machine(tmp_path: Path, make_project: Callable[..., Path]) -> Iterator[Machi
     machine = Machine(tmp_path / "machine")
     yield machine
     for uuid in machine.uuids:
-        Path(f"/tmp/sweepfw-gpu-{uuid}.lock").unlink(missing_ok=True)
+        for kind in ("lock", "next"):
+            Path(f"/tmp/sweepfw-gpu-{uuid}.{kind}").unlink(missing_ok=True)
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -224,5 +225,4 @@ def test_two_users_share_a_lock_in_a_sticky_folder(tmp_path: Path) -> None:
             os._exit(0 if GpuLock("GPU-1", folder).try_acquire() else 1)
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     finally:
-        lock.path.unlink()
-        folder.rmdir()
+        shutil.rmtree(folder)
