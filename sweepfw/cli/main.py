@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from errno import EDQUOT, ENOSPC
 from typing import NamedTuple
 
 import click
@@ -121,7 +122,7 @@ def _guarded() -> int:
             raise
         place = f"{error.filename}: " if error.filename else ""
         _say(f"{place}{error.strerror or error}")
-        return 1
+        return 3 if error.errno in (ENOSPC, EDQUOT) else 2
     except Exception as error:
         if os.environ.get("SWEEPFW_DEBUG"):
             raise

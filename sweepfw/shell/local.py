@@ -65,7 +65,8 @@ def find_command(name: str, env: Mapping[str, str], cwd: str = ".") -> str | Non
         candidates = [f"{folder or '.'}/{name}" for folder in env.get("PATH", os.defpath).split(":")]
     for candidate in candidates:
         path = Path(cwd, candidate)
-        if name and path.is_file() and os.access(path, os.X_OK):
+        # Path.is_file raises where a folder on PATH may not be searched.
+        if name and os.path.isfile(path) and os.access(path, os.X_OK):  # noqa: PTH113
             return str(path.absolute())
     return None
 

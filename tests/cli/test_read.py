@@ -106,7 +106,6 @@ def test_show_json_of_a_sweep(made: Made) -> None:
         "snapshot",
         "started",
         "ended",
-        "snapshot",
     }
     assert (attempt["attempt"], attempt["state"], attempt["reason"]) == (1, "failed", "exit 3")
     assert (attempt["exit_code"], attempt["host"], attempt["slot"]) == (3, "tower", "0")

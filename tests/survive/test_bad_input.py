@@ -227,6 +227,22 @@ def test_workspace_that_cant_be_written(
     refused(workspace_folder, ["run", "p"], "workspace", *unprivileged)
 
 
+def test_places_that_cant_be_searched(
+    unprivileged: tuple[str, ...], workspace_folder: Path, make_project: Callable[..., Path], tmp_path: Path
+) -> None:
+    """A folder on PATH that is somebody else's is passed over; what lies in it is not there."""
+    closed = tmp_path / "closed"
+    closed.mkdir(mode=0)
+    words = (*unprivileged, "env", f"PATH={closed}:{os.environ['PATH']}")
+    make_project("p", f"{PROJECT}needs: {{paths: [{closed}/data]}}\n", PARAMETERS)
+    refused(
+        workspace_folder, ["run", "p"], f"needs.paths: {os.uname().nodename} has no {closed}/data", *words
+    )
+    (workspace_folder / "projects/p/project.yml").write_text(PROJECT)
+    answer = ask(workspace_folder, ["run", "p"], *words)
+    assert (answer.code, answer.err) == (0, "")
+
+
 # /proc/self/mountinfo as another kernel would show it: what a process sees there can be covered by a file,
 # in a mount namespace of its own. So the real command meets a file system that needs no network here.
 COVERED = r"""
