@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from errno import EDQUOT, ENOSPC
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -198,6 +199,9 @@ def judged(told: Mapping[str, object], reports: Reports, grant: Grant, spec: Spe
     state, reason = states.judge(
         told, "" if told.get("exit_code") == 0 else reports.tail().decode(errors="replace")
     )
+    if state == "succeeded" and reports.trouble:  # as where the keeper could not keep the output
+        full = reports.trouble.errno in (ENOSPC, EDQUOT)
+        state, reason = "failed", "disk full" if full else "output not kept"
     code = told.get("exit_code")
     ended = told.get("ended")
     return Outcome(

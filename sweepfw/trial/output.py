@@ -39,6 +39,7 @@ class Reports:
         self._metrics = _Growing(f"{folder}/metrics.jsonl")
         self._reported, self._printed = Fold(), Fold()
         self._begun = False  # parsed.jsonl
+        self.trouble: OSError | None = None  # why not all of it could be kept
 
     def look(self, printed: int | None = None) -> None:
         """Read what is new. `printed`: bytes of output so far; None: as many as the log holds."""
@@ -91,8 +92,11 @@ class Reports:
         self._printed.add(points)
         if points and self._keep:
             lines = "".join(_line(point) for point in points)
-            with Path(self._folder, "parsed.jsonl").open("a" if self._begun else "w") as file:
-                file.write(lines)
+            try:
+                with Path(self._folder, "parsed.jsonl").open("a" if self._begun else "w") as file:
+                    file.write(lines)
+            except OSError as error:
+                self.trouble = self.trouble or error
             self._begun = True
 
 
