@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from errno import EDQUOT, ENOSPC
@@ -99,6 +100,7 @@ def cli() -> None:
 
 def main() -> None:
     """The entry point: exit code 2 for bad input, the error's own for what it names, 130 for Ctrl-C."""
+    gc.set_threshold(20_000)  # we make few cycles, and many objects when we start or read a long sweep
     sys.exit(_guarded())
 
 

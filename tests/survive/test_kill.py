@@ -53,12 +53,11 @@ def test_twenty_kills(
     print(f"seed {seed}")
     chance = random.Random(seed)
     verb = ["run", "kill"]
-    done = 0
     for struck in range(KILLS):
         kind = ("cli", "sweepfw-guard", "sweepfw-keeper", "cli and guard")[struck % 4]
         process = start_sweepfw(*verb, "-j", "3", "--quiet")
         verb = ["resume", "kill-1"]
-        wait_until(lambda: _starts(witness) > done or process.poll() is not None, what="a trial's start")
+        wait_until(_begun(witness, process), what="a trial's start")
         time.sleep(chance.uniform(0, 0.25))
         _strike(kind, process, chance)
         if kind == "sweepfw-keeper":  # the run goes on without it
@@ -68,11 +67,16 @@ def test_twenty_kills(
         wait_until(
             lambda: not marked(mark), seconds=5, what=f"no process of a trial left after kill of {kind}"
         )
-        done = _starts(witness)
     final = sweepfw("resume", "kill-1", "-j", "3", "--quiet")
     assert final.returncode == 0, final.stderr
     assert not marked(mark)
     _check_truth(workspace_folder, witness)
+
+
+def _begun(witness: Path, process: subprocess.Popen[str]) -> Callable[[], bool]:
+    """Asks whether a trial was started since now, or the run ended without one."""
+    before = _starts(witness)
+    return lambda: _starts(witness) > before or process.poll() is not None
 
 
 def _starts(witness: Path) -> int:
