@@ -5,7 +5,6 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
-import shutil
 import subprocess
 import sys
 import threading
@@ -282,10 +281,21 @@ def _processes(word: str) -> Iterator[str]:
             yield line
 
 
-@pytest.mark.skipif(shutil.which("uv") is None, reason="uv is not on PATH")
-def test_uv_builds_the_same(tmp_path: Path) -> None:
-    lab = Lab(tmp_path)
-    lab.env |= {"PATH": os.environ["PATH"], "UV_CACHE_DIR": f"{tmp_path}/cache"}
+@pytest.fixture(scope="session")
+def uv(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with uv. Not ours, .venv: what finds uv there builds with it everywhere."""
+    venv = tmp_path_factory.mktemp("uv") / "venv"
+    subprocess.run([sys.executable, "-m", "venv", venv], check=True)
+    subprocess.run([venv / "bin/python", "-m", "pip", "install", "--quiet", "uv"], check=True, timeout=200)
+    return venv / "bin"
+
+
+@pytest.mark.lab
+def test_uv_builds_the_same(tmp_path: Path, uv: Path) -> None:
+    lab = Lab(tmp_path / "lab")
+    (tmp_path / "uv").mkdir()
+    (tmp_path / "uv/uv").symlink_to(uv / "uv")  # and no python beside it
+    lab.env |= {"PATH": f"{tmp_path}/uv:{lab.env['PATH']}", "UV_CACHE_DIR": f"{tmp_path}/cache"}
     said: list[str] = []
     found = lab.resolve(said)
     assert said[0] == "building the environment of requirements.txt with uv"
