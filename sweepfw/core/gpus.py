@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
 from sweepfw.core.command import cmd
@@ -18,6 +18,7 @@ PROCESSES = cmd(
 _MIB = 1 << 20
 _ROW = re.compile(r"(\d+), ((?:GPU|MIG)-[0-9a-zA-Z/-]+), (.+), ([^,]+), ([^,]+)")
 _PROCESS = re.compile(r"((?:GPU|MIG)-[0-9a-zA-Z/-]+), (\d+), .*")
+_NONE = ("", "-1", "NoDevFiles")  # words by which people and container tools hide GPUs
 # Drivers and desktops hold some memory where nobody computes.
 _IDLE_BYTES, _IDLE_SHARE = 2_000_000_000, 0.1
 
@@ -43,6 +44,32 @@ def read_gpus(text: str, processes: str = "") -> tuple[Gpu, ...]:
     ]
     found = [match for line in processes.splitlines() if (match := _PROCESS.fullmatch(line.strip()))]
     return tuple(replace(gpu, pids=tuple(int(m[2]) for m in found if m[1] == gpu.uuid)) for gpu in gpus)
+
+
+def visible(gpus: Sequence[Gpu], wanted: str | None) -> tuple[tuple[Gpu, ...], str | None]:
+    """The GPUs that a CUDA_VISIBLE_DEVICES shows, and the word in it that names none of them, or None.
+
+    As CUDA reads it: nothing counts from the first such word on. Numbers are nvidia-smi's. None: unset.
+    """
+    if wanted is None:
+        return tuple(gpus), None
+    shown: list[Gpu] = []
+    for word in wanted.split(","):
+        found = [gpu for gpu in gpus if _names(word.strip(), gpu)]
+        if len(found) != 1:
+            return tuple(shown), None if word.strip() in _NONE else word.strip()
+        shown += [gpu for gpu in found if gpu not in shown]
+    return tuple(shown), None
+
+
+def hides_all(wanted: str | None) -> bool:
+    """Whether a CUDA_VISIBLE_DEVICES shows no GPU, whatever there are."""
+    return wanted is not None and wanted.split(",")[0].strip() in _NONE
+
+
+def _names(word: str, gpu: Gpu) -> bool:
+    """By number, or by a UUID that may be cut off."""
+    return word == str(gpu.index) or (word.startswith(("GPU-", "MIG-")) and gpu.uuid.startswith(word))
 
 
 def complaint(text: str) -> str | None:

@@ -12,7 +12,10 @@ from sweepfw.errors import SweepError
 
 
 class Room(NamedTuple):
-    """What a host has for trials. `memory` in bytes; `paths`: those of the needed ones that are there."""
+    """What a host has for trials. `memory` in bytes; `paths`: those of the needed ones that are there.
+
+    `visible`: the CUDA_VISIBLE_DEVICES that chose among its GPUs; None: it has no others.
+    """
 
     host: str
     cpus: float
@@ -20,6 +23,7 @@ class Room(NamedTuple):
     memory: int | None = None
     paths: frozenset[str] = frozenset()
     labels: frozenset[str] = frozenset()
+    visible: str | None = None
 
 
 class SlotPlan(NamedTuple):
@@ -77,6 +81,7 @@ def _groups(room: Room, needs: Needs) -> list[tuple[str, ...]]:
     size = wanted or 1
     if len(fit) < size:
         have = ", ".join(f"{gpu.name} with {_gb(gpu.memory or 0)}" for gpu in room.gpus) or "no GPU"
+        have += f" with CUDA_VISIBLE_DEVICES={room.visible}" if room.visible is not None else ""
         what = f"{size} GPU{'s' if size > 1 else ''}"
         what += f" with {_gb(needs.vram)}" if needs.vram is not None else ""
         raise _unmet(room, "vram" if needs.vram is not None else "gpus", what, have)

@@ -24,10 +24,19 @@ _PATIENCE = 60.0  # seconds; a driver without persistence mode takes some for ea
 
 
 def room(needs: Needs, host: str, shell: Shell, warn: Callable[[str], None] = lambda _: None) -> Room:
-    """What this machine has. Trials with `gpus: 0` don't make it ask for GPUs."""
+    """What this machine has, and of its GPUs those that the user's own CUDA_VISIBLE_DEVICES shows.
+
+    Trials with `gpus: 0`, and a user who hides all GPUs, don't make it ask for any.
+    """
     there = frozenset(path for path in needs.paths if os.access(path, os.F_OK))
-    found = () if needs.gpus == 0 else gpus(shell, warn)
-    return Room(host, cpus(), found, memory(), there)
+    wanted = os.environ.get("CUDA_VISIBLE_DEVICES")
+    found = () if needs.gpus == 0 or nvidia.hides_all(wanted) else gpus(shell, warn)
+    shown, unknown = nvidia.visible(found, wanted)
+    if found and unknown:
+        warn(
+            f"CUDA_VISIBLE_DEVICES: nvidia-smi lists no GPU {unknown!r}; no slot for it, nor for what follows"
+        )
+    return Room(host, cpus(), shown, memory(), there, visible=wanted)
 
 
 def gpus(shell: Shell, warn: Callable[[str], None] = lambda _: None) -> tuple[Gpu, ...]:

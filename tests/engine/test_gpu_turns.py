@@ -125,6 +125,24 @@ def test_a_slot_for_each_gpu(
     assert set(machine.most_at_once().values()) == {1}
 
 
+@pytest.mark.parametrize(
+    ("visible", "used"),
+    [("2,1", [1, 2]), ("GPU-{mark}-3, 0", [0, 3]), ("1,9,2", [1]), ("", None), ("-1", None), ("-1,2", None)],
+)
+def test_the_users_own_choice(
+    visible: str, used: list[int] | None, machine: Machine, project: Callable[..., Path], sweepfw: Run
+) -> None:
+    """On a shared machine people say with CUDA_VISIBLE_DEVICES which GPUs are theirs."""
+    project(8)
+    visible = visible.format(mark=machine.mark)
+    told = sweepfw("run", "p", "-j", "2", env={**machine.environment(), "CUDA_VISIBLE_DEVICES": visible})
+    assert told.returncode == 0, told.stderr
+    seen = {gpus for _, _, gpus in machine.started()}
+    assert seen == ({visible} if used is None else {machine.uuids[n] for n in used})
+    assert machine.asked() == 0 or used is not None
+    assert told.stdout.count("lists no GPU '9'") == (visible == "1,9,2")
+
+
 def test_trials_that_need_two(machine: Machine, project: Callable[..., Path], sweepfw: Run) -> None:
     project(5, "needs: {gpus: 2}")
     assert sweepfw("run", "p", env=machine.environment()).returncode == 0

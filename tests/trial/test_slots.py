@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from sweepfw.core.model import Needs
+from sweepfw.core.schedule import slots_for
 from sweepfw.errors import SweepError
 from sweepfw.shell.fake import FakeShell
 from sweepfw.shell.local import LocalShell
@@ -61,6 +62,59 @@ def test_without_nvidia_smi_nothing_is_asked() -> None:
     shell = FakeShell({})
     assert gpus(shell, pytest.fail) == ()
     assert shell.ran == []
+
+
+ROWS = "".join(f"{n}, {uuid}, A, 100, 0\n" for n, uuid in [(0, "GPU-aa-0"), (1, "GPU-ab-1"), (2, "GPU-b-2")])
+
+
+@pytest.mark.parametrize(
+    ("visible", "wanted", "unknown"),
+    [
+        (None, [0, 1, 2], None),
+        ("0,2", [0, 2], None),
+        ("2, 0", [0, 2], None),
+        ("1,1", [1], None),
+        ("GPU-b-2,0", [0, 2], None),
+        ("GPU-ab", [1], None),
+        ("GPU-a,1", [], "GPU-a"),
+        ("GPU-", [], "GPU-"),
+        ("0,3,1", [0], "3"),
+        ("0,-1,1", [0], None),
+        ("0,", [0], None),
+        ("MIG-5a,1", [], "MIG-5a"),
+        ("all", [], "all"),
+        ("", [], None),
+        (" ", [], None),
+        ("-1", [], None),
+        ("NoDevFiles", [], None),
+    ],
+)
+def test_the_users_own_choice_limits_the_gpus(
+    visible: str | None, wanted: list[int], unknown: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    said: list[str] = []
+    shell = FakeShell({"nvidia-smi --query-gpu*": ROWS, "nvidia-smi --query-compute*": ""})
+    there = room(Needs(), "box", shell, said.append)
+    assert sorted(gpu.index for gpu in there.gpus) == wanted
+    assert said == (
+        [f"CUDA_VISIBLE_DEVICES: nvidia-smi lists no GPU {unknown!r}; no slot for it, nor for what follows"]
+        if unknown
+        else []
+    )
+    assert shell.ran or (not wanted and not unknown)  # nobody asks a driver for GPUs that are hidden
+    assert busy("GPU-ab-1", shell) is None
+
+
+def test_needs_that_the_users_own_choice_does_not_meet(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
+    needs = Needs(gpus=2)
+    shell = FakeShell({"nvidia-smi --query-gpu*": ROWS, "nvidia-smi --query-compute*": ""})
+    with pytest.raises(
+        SweepError, match=r"trials need 2 GPUs, but box has A with .* CUDA_VISIBLE_DEVICES=1;"
+    ):
+        slots_for(room(needs, "box", shell, pytest.fail), needs)
 
 
 def test_trials_without_gpus_do_not_ask(tmp_path: Path) -> None:
