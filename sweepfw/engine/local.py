@@ -174,6 +174,8 @@ class LocalRun:
 
     def _take_turn(self, seat: Seat) -> bool:
         """Whether the slot has its GPUs. To ask may take long, or for ever where a driver hangs."""
+        if not seat.turn.asks:
+            return not self._supply.over
         with self._lock:
             self._waiting += 1
             self._lock.notify_all()

@@ -21,6 +21,11 @@ class Turn:
         self._said = ""
         self.rest = 0.0  # seconds until it is worth asking again
 
+    @property
+    def asks(self) -> bool:
+        """Whether there is anything to wait for."""
+        return bool(self._locks)
+
     def take(self, note: Callable[[str], None]) -> bool:
         """Whether the slot may start a trial now; the locks are held then. `note` hears once why not."""
         for lock in self._locks:
