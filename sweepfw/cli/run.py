@@ -47,6 +47,7 @@ def run(
     PROJECT is a name under projects/, or a path. The project is frozen first: editing it while the sweep runs
     changes nothing for its trials.
     """
+    _check_note(note or "")
     if dry_run:
         from sweepfw.cli.plan import show_plan
 
@@ -73,6 +74,19 @@ def run(
     finally:
         if guardian:
             end(guardian)
+
+
+def _check_note(note: str) -> None:
+    """SweepError unless it is one line of text, which `ls` and `show` can print."""
+    if note.isprintable():
+        return
+    from unicodedata import category
+
+    for char in note:
+        if category(char) == "Cs":
+            raise SweepError("--note: is not UTF-8; a note is one line of text")
+        if category(char) == "Cc":
+            raise SweepError(f"--note: control character U+{ord(char):04X}; a note is one line of text")
 
 
 def _submit(

@@ -140,7 +140,7 @@ def test_nothing_reaches_the_terminal(
     for number, data in enumerate(NASTY.values()):
         for n in (2 * number, 2 * number + 1):
             (folder / f"out-{n}").write_bytes(data)
-    harmless(in_terminal("run", "nasty", "-j", "1", "-m", "note \x1b]0;pwned\x07"))
+    harmless(in_terminal("run", "nasty", "-j", "1", "-m", "note \u202egnp.exe, näh 🦄"))
     harmless(in_terminal("run", "nasty", "-j", "1", "--logs", "failed", "-q"))
     for number, data in enumerate(NASTY.values()):
         for trial in (2 * number + 1, 2 * number + 2):
