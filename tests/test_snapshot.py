@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sweepfw.cli.run import _settle
 from sweepfw.errors import SweepError
 from sweepfw.snapshot import (
     Entry,
@@ -332,6 +333,19 @@ def test_equal_projects_are_one_snapshot_and_equal_files_one_object(
     second = freeze(other, store, GIGABYTE)
     assert (first.id, second.fresh) == (second.id, ())
     assert len([path for path in objects(store).rglob("*") if path.is_file()]) == 2
+
+
+def test_a_disk_that_fails_beside_the_trials_is_one_line(
+    root: Path, store: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    write(root, {"a": "x"})
+    snapshot = freeze(root, store, GIGABYTE)
+    snapshot.fresh[0].unlink()
+    thread = threading.Thread(target=_settle, args=(store, snapshot))
+    thread.start()
+    thread.join()
+    said = capfd.readouterr().err
+    assert said.count("\n") == 1 and said.startswith(f"sweepfw: warning: {snapshot.fresh[0]} can't be"), said
 
 
 @pytest.mark.parametrize("change", ["content", "mode", "name", "link", "empty folder"])

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from sweepfw.config.workspace import Workspace
     from sweepfw.core.model import Sweep
     from sweepfw.ledger.interface import Ledger
+    from sweepfw.snapshot import Snapshot
 
 
 @click.command()
@@ -108,7 +109,7 @@ def _submit(
     from sweepfw.engine.session import check_command, place_slots
     from sweepfw.ledger.local import open_ledger
     from sweepfw.ledger.names import check_name
-    from sweepfw.snapshot import freeze, settle, survey
+    from sweepfw.snapshot import freeze, survey
 
     if name is not None:
         check_name(name)
@@ -130,5 +131,18 @@ def _submit(
         spec, snapshot.id, expand(space), name=name, note=note or "", provenance={"root": str(root)}
     )
     # Beside the first trials: a power cut must not take what the ledger names.
-    threading.Thread(target=settle, args=(place.snapshots, snapshot)).start()
+    threading.Thread(target=_settle, args=(place.snapshots, snapshot)).start()
     return ledger, sweep
+
+
+def _settle(store: Path, snapshot: Snapshot) -> None:
+    """For a thread of its own. A disk that fails here has taken what the trials need: they go on."""
+    from sweepfw.snapshot import settle
+
+    try:
+        settle(store, snapshot)
+    except OSError as error:
+        from sweepfw.cli.terminal import safe
+
+        why = safe(f"{error.filename or store} can't be written to the disk ({error.strerror})")
+        click.echo(f"sweepfw: warning: {why}; a power cut may take the snapshot", err=True)
