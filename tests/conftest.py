@@ -91,12 +91,18 @@ def make_project(workspace_folder: Path) -> Callable[..., Path]:
 
 
 @pytest.fixture
-def sweepfw(workspace_folder: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
-    """sweepfw("run", "echo"): the real command, in the workspace, to its end. Its output is text."""
+def sweepfw(workspace_folder: Path) -> Iterator[Callable[..., subprocess.CompletedProcess[str]]]:
+    """sweepfw("run", "echo"): the real command, in the workspace, to its end. Its output is text.
+
+    What it left to run in the background is stopped at the test's end.
+    """
+    detached = False
 
     def run(
         *arguments: str, cwd: Path | None = None, seconds: float = 120, **options: Any
     ) -> subprocess.CompletedProcess[str]:
+        nonlocal detached
+        detached |= not {"--detach", "-d"}.isdisjoint(arguments)
         return subprocess.run(
             [sys.executable, "-m", "sweepfw", *arguments],
             cwd=cwd or workspace_folder,
@@ -108,7 +114,9 @@ def sweepfw(workspace_folder: Path) -> Callable[..., subprocess.CompletedProcess
             **options,
         )
 
-    return run
+    yield run
+    if detached:
+        run("stop", "--all", "--now")
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 PROJECT = """
-command: [sh, -c, 'echo "loss: $0.5"; echo begun; sleep 600', "{n}"]
+command: [sh, -c, 'echo "loss: $0.5"; echo begun; sleep 60', "{n}"]
 metrics: [loss]
 grace: 1
 """

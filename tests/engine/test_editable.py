@@ -12,7 +12,8 @@ import pytest
 TRIAL = """
 import os, pathlib, time
 pathlib.Path(os.environ["STARTED"]).touch()
-while not pathlib.Path(os.environ["EDITED"]).exists():
+end = time.monotonic() + 60
+while not pathlib.Path(os.environ["EDITED"]).exists() and time.monotonic() < end:
     time.sleep(0.01)
 import mine
 print("version", mine.VERSION)

@@ -21,7 +21,7 @@ Wait = Callable[..., None]
 
 SMI = """#!/bin/sh
 echo "$$ $1" >> {folder}/asked
-[ -e {folder}/hangs ] && exec sleep 999.{mark}
+[ -e {folder}/hangs ] && exec sleep 60.{mark}
 [ -e {folder}/fails ] && {{ echo "Failed to initialize NVML: Driver/library version mismatch"; exit 18; }}
 case "$1" in
   --query-gpu=*used*) cat {folder}/gpus ;;
@@ -31,7 +31,7 @@ esac
 TRIAL = """
 echo "$(date +%s%N) start $SWEEPFW_SWEEP/$SWEEPFW_TRIAL $SWEEPFW_SLOT $CUDA_VISIBLE_DEVICES" >> "$WITNESS"
 sleep 0.1
-[ -e "$WITNESS.wait" ] && until [ -e "$WITNESS.end" ]; do sleep 0.05; done
+[ -e "$WITNESS.wait" ] && until [ -e "$WITNESS.end" ] || [ $SECONDS -gt 60 ]; do sleep 0.05; done
 echo "$(date +%s%N) end $SWEEPFW_SWEEP/$SWEEPFW_TRIAL $SWEEPFW_SLOT $CUDA_VISIBLE_DEVICES" >> "$WITNESS"
 """
 
@@ -109,7 +109,7 @@ def project(machine: Machine, make_project: Callable[..., Path]) -> Callable[...
 
 def sleepers(machine: Machine) -> list[int]:
     told = subprocess.run(["ps", "-eo", "pid,args"], capture_output=True, text=True, check=True).stdout
-    return [int(line.split()[0]) for line in told.splitlines() if f"sleep 999.{machine.mark}" in line]
+    return [int(line.split()[0]) for line in told.splitlines() if f"sleep 60.{machine.mark}" in line]
 
 
 @pytest.mark.parametrize("jobs", [None, 8, 2])

@@ -20,7 +20,7 @@ Start = Callable[..., "subprocess.Popen[str]"]
 Wait = Callable[..., None]
 
 MARK = f"{random.randrange(10**9):09}"
-SLEEP = f"sleep 999.{MARK}"
+SLEEP = f"sleep 60.{MARK}"
 
 
 @pytest.fixture
@@ -55,7 +55,7 @@ def marked() -> list[int]:
             line = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
         except OSError:
             continue
-        found += [pid] * (b"sleep" in line[0] and f"999.{MARK}".encode() in line)
+        found += [pid] * (b"sleep" in line[0] and f"60.{MARK}".encode() in line)
     return found
 
 
@@ -147,7 +147,9 @@ def test_a_suspect_runs_alone(project: Callable[..., Path], sweepfw: Run, show: 
 def test_a_keeper_killed_while_idle_costs_no_attempt(
     project: Callable[..., Path], start_sweepfw: Start, sweepfw: Run, show: Any, wait_until: Wait
 ) -> None:
-    witness = project('[ "$i" = 1 ] && until [ -e "$WITNESS.end" ]; do sleep 0.05; done; true', 2)
+    witness = project(
+        '[ "$i" = 1 ] && until [ -e "$WITNESS.end" ] || [ $SECONDS -gt 60 ]; do sleep 0.05; done; true', 2
+    )
     run = start_sweepfw("run", "p", "-j", "2")
     wait_until(lambda: witness.read_text().count("start") == 2)
     wait_until(lambda: [bool(children(pid)) for pid in keepers(run)].count(False) == 1)
@@ -166,7 +168,9 @@ def test_a_keeper_killed_while_idle_costs_no_attempt(
 def test_a_pause_is_taken_back_while_the_last_trials_run(
     project: Callable[..., Path], start_sweepfw: Start, sweepfw: Run, show: Any, wait_until: Wait
 ) -> None:
-    witness = project('[ "$i" = 1 ] && until [ -e "$WITNESS.end" ]; do sleep 0.05; done; true')
+    witness = project(
+        '[ "$i" = 1 ] && until [ -e "$WITNESS.end" ] || [ $SECONDS -gt 60 ]; do sleep 0.05; done; true'
+    )
     run = start_sweepfw("run", "p", "-j", "1")
     wait_until(lambda: "start 1" in witness.read_text())
     assert sweepfw("pause", "p-1").returncode == 0
@@ -179,7 +183,7 @@ def test_a_pause_is_taken_back_while_the_last_trials_run(
 def test_a_pause_before_the_last_end_leaves_nothing_to_resume(
     project: Callable[..., Path], start_sweepfw: Start, sweepfw: Run, show: Any, wait_until: Wait
 ) -> None:
-    witness = project('until [ -e "$WITNESS.end" ]; do sleep 0.05; done', 1)
+    witness = project('until [ -e "$WITNESS.end" ] || [ $SECONDS -gt 60 ]; do sleep 0.05; done', 1)
     run = start_sweepfw("run", "p")
     wait_until(witness.read_text)
     assert sweepfw("pause", "p-1").returncode == 0
@@ -198,7 +202,7 @@ def test_nothing_is_handed_to_a_run_that_takes_nothing(
     wait_until: Wait,
 ) -> None:
     """One that waits for the grace of its last trials, and one that was given --only."""
-    script = 'trap "" TERM; until [ -e "$WITNESS.end" ]; do sleep 0.05; done'
+    script = 'trap "" TERM; until [ -e "$WITNESS.end" ] || [ $SECONDS -gt 60 ]; do sleep 0.05; done'
     witness = project(script, settings="grace: 60")
     run = start_sweepfw("run", "p", "-j", "1", *(["--only", "1"] if how == "only" else []))
     wait_until(witness.read_text)
@@ -299,7 +303,9 @@ def test_two_interrupts_end_a_run_that_nobody_reads(
 def test_debug_leaves_interrupts_to_the_command(
     project: Callable[..., Path], sweepfw: Run, start_sweepfw: Start, wait_until: Wait
 ) -> None:
-    witness = project("trap 'exit 7' INT; [ -e \"$WITNESS.debug\" ] && while true; do sleep 0.05; done", 1)
+    witness = project(
+        "trap 'exit 7' INT; [ -e \"$WITNESS.debug\" ] && while [ $SECONDS -lt 60 ]; do sleep 0.05; done", 1
+    )
     assert sweepfw("run", "p").returncode == 1
     Path(f"{witness}.debug").touch()
     run = start_sweepfw("debug", "p-1/1", start_new_session=True)

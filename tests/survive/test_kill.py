@@ -23,7 +23,7 @@ KILLS = 20
 # A trial in bash tells a witness outside of sweepfw of its start and its end, and leaves a child behind.
 TRIAL = """
 echo "start $SWEEPFW_TRIAL $SWEEPFW_ATTEMPT" >> "$WITNESS"
-(setsid sleep 999.$MARK >/dev/null 2>&1 &)
+(setsid sleep 60.$MARK >/dev/null 2>&1 &)
 sleep 0.0$((RANDOM % 9))
 echo "end $SWEEPFW_TRIAL $SWEEPFW_ATTEMPT" >> "$WITNESS"
 """

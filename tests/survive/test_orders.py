@@ -21,7 +21,7 @@ PATIENCE = 5.0  # what a busy machine gets
 # A trial tells that it began, and goes on when its number is called; then it ends as it is told there.
 GATED = """
 echo "$SWEEPFW_TRIAL" >> "$ROOM/begun"
-while ! test -e "$ROOM/go-$SWEEPFW_TRIAL"; do sleep 0.02; done
+for i in $(seq 3000); do test -e "$ROOM/go-$SWEEPFW_TRIAL" && break; sleep 0.02; done
 exit "$(cat "$ROOM/go-$SWEEPFW_TRIAL")"
 """
 
@@ -253,7 +253,7 @@ REASONS = {
     "exit 3": ("exit 3", ""),
     "signal 9": ("kill -9 $$", ""),
     "signal 11": ("kill -SEGV $$", ""),
-    "timeout": ("exec sleep 600", "timeout: 0.3\n"),
+    "timeout": ("exec sleep 60", "timeout: 0.3\n"),
     "gpu out of memory": (
         "echo torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2 GiB; exit 1",
         "",

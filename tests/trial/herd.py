@@ -1,7 +1,7 @@
 """A trial that does all it can to leave something behind. `herd.py MARK exit|hang`
 
 Every process that it starts has MARK in its command line. When all of them live it prints "ready"; then it
-exits with 0, or hangs and ignores SIGTERM.
+exits with 0, or hangs and ignores SIGTERM. Nothing of it lives longer than a minute, whatever a test does.
 """
 
 import ctypes
@@ -11,13 +11,15 @@ import sys
 import time
 
 MEMBERS = 6
+LIFE = 60  # seconds
+END = time.monotonic() + LIFE
 told, tell = os.pipe()
 
 
 def live():
     os.write(tell, b".")
-    while True:
-        time.sleep(60)
+    time.sleep(LIFE)
+    os._exit(1)
 
 
 def deaf():
@@ -42,7 +44,7 @@ def daemon():
         os._exit(0)
     os.write(tell, b".")
     os.closerange(0, 100)
-    os.execve(sys.executable, [sys.executable, "-c", "import time; time.sleep(3600)", sys.argv[1]], {})
+    os.execve(sys.executable, [sys.executable, "-c", f"import time; time.sleep({LIFE})", sys.argv[1]], {})
 
 
 def reaper():
@@ -59,7 +61,7 @@ def reaper():
 def hopper():
     """Forks and exits again and again, in a session of its own each time."""
     os.write(tell, b".")
-    while True:
+    while time.monotonic() < END:
         os.setsid() if os.getpid() != os.getsid(0) else None
         if os.fork():
             os._exit(0)
@@ -77,5 +79,4 @@ while seen < MEMBERS + 1:  # session and reaper count twice, daemon and hopper o
 print("ready", flush=True)
 if sys.argv[2] == "hang":
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    while True:
-        time.sleep(60)
+    time.sleep(LIFE)

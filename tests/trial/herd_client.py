@@ -1,5 +1,6 @@
 """A client to be killed: `herd_client.py ROOT MARK HERD`. Two herds hang on its keepers; then it prints the
-guardian's pid and waits. When its guardian dies it kills what it inherited and ends, as a run does."""
+guardian's pid and waits, a minute at most. When its guardian dies it kills what it inherited and ends, as a
+run does."""
 
 import fcntl
 import os
@@ -28,5 +29,4 @@ folders = [lab.start(sys.executable, herd, word, "hang", keeper=keeper) for keep
 for folder in folders:
     lab.wait_for(b"ready", folder)
 print(lab.guardian.pid, flush=True)
-while True:
-    time.sleep(60)
+time.sleep(60)

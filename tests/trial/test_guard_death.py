@@ -57,7 +57,7 @@ def test_stop(lab: Lab) -> None:
 
 
 def test_a_second_stop_shortens_the_first(lab: Lab) -> None:
-    folder = lab.start("sh", "-c", "trap '' TERM; echo ready; while :; do sleep 0.1; done")
+    folder = lab.start("sh", "-c", "trap '' TERM; echo ready; for i in $(seq 600); do sleep 0.1; done")
     lab.wait_for(b"ready", folder)
     lab.keeper.stop("first", 1000)
     lab.keeper.stop("second", 0)
@@ -92,7 +92,8 @@ def test_a_stop_while_the_trial_is_prepared(lab: Lab) -> None:
 def test_a_fork_bomb(lab: Lab) -> None:
     word = mark()
     bomb = (
-        "import os, time\nfor _ in range(7): os.fork()\nprint(flush=True)\nwhile 1: os.fork() or os._exit(0)"
+        "import os, time\nend = time.monotonic() + 60\nfor _ in range(7): os.fork()\nprint(flush=True)\n"
+        "while time.monotonic() < end: os.fork() or os._exit(0)"
     )
     folder = lab.start(sys.executable, "-c", bomb, word)
     lab.wait_for(b"\n", folder)
@@ -112,7 +113,7 @@ def test_a_dead_keeper_takes_its_trial_along_and_no_other(lab: Lab) -> None:
     other = lab.start(
         "sh",
         "-c",
-        f"echo ready; while ! test -e go; do sleep 0.01; done; : {neighbour}",
+        f"echo ready; for i in $(seq 6000); do test -e go && break; sleep 0.01; done; : {neighbour}",
         keeper=lab.keepers[1],
     )
     lab.wait_for(b"ready", folder)

@@ -106,7 +106,7 @@ def test_binary_output(lab: Lab) -> None:
 
 def test_output_of_what_was_killed_is_whole(lab: Lab) -> None:
     """What is in the pipe when the trial ends is read to its last byte."""
-    _, folder = lab.sh("(i=0; while :; do echo $i; i=$((i+1)); done) & sleep 0.05")
+    _, folder = lab.sh("(i=0; while [ $i -lt 9999999 ]; do echo $i; i=$((i+1)); done) & sleep 0.05")
     lines = (folder / "output.log").read_bytes().split(b"\n")[:-1]
     assert [int(line) for line in lines] == list(range(len(lines)))
     outcome, folder = lab.sh("head -c 60000 /dev/zero")

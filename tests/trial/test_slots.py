@@ -197,13 +197,13 @@ def test_memory_is_the_least_of_the_limits(tmp_path: Path) -> None:
 # -- locks ---------------------------------------------------------------------------------------------
 
 HOLD = """
-import os, sys
+import os, select, sys
 from pathlib import Path
 from sweepfw.trial.slots import GpuLock
 lock = GpuLock("GPU-1", Path(sys.argv[1]))
 print(lock.try_acquire(), flush=True)
 if os.fork() == 0:  # as a guardian has it: the same open file
-    sys.stdin.readline()
+    select.select([0], [], [], 60)
     os._exit(0)
 os.kill(os.getpid(), 9)
 """
