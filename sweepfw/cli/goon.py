@@ -46,10 +46,15 @@ def resume(sweep: str, cancelled: bool, only: str | None, how: Running) -> int:
 @click.argument("sweep", shell_complete=sweep_names)
 @click.argument("numbers", nargs=-1, metavar="[N]...")
 @click.option("--failed", is_flag=True, help="All failed trials; the same as naming none.")
-@click.option("--current-code", is_flag=True, help="Freeze the project anew and run that.")
+@click.option(
+    "--current-code",
+    is_flag=True,
+    help="Freeze the project anew and run that. Trials that wait take it too, unless N are named.",
+)
 @options.running
 def retry(sweep: str, numbers: tuple[str, ...], failed: bool, current_code: bool, how: Running) -> int:
-    """Run failed trials of SWEEP again: all of them, or trials N. A success is never run again."""
+    """Run failed trials of SWEEP again: all of them, or trials N and no others. A success is never run
+    again."""
     from sweepfw.core.naming import parse_numbers
 
     place, ledger, found = _find(sweep)
@@ -60,7 +65,11 @@ def retry(sweep: str, numbers: tuple[str, ...], failed: bool, current_code: bool
     if not again:
         click.echo(f"{found.name} has no failed trials", err=True)
         return 0
-    return _go_on(place, ledger, found, how)
+    if snapshot and wanted is None:
+        # A pause after failures leaves trials queued: they would run, and fail in, the code that was mended.
+        ledger.reopen(found.uid, ["queued"], snapshot=snapshot)
+    only = ",".join(map(str, again)) if wanted else None
+    return _go_on(place, ledger, found, how, only=only)
 
 
 @click.command()
