@@ -13,7 +13,7 @@ from sweepfw.cli import options
 from sweepfw.cli.complete import project_names
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from sweepfw.config.project import Project
     from sweepfw.core.model import Spec
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 FIRST = 5  # commands shown
 # What only a run can know stays as it is written in the command.
-PLACES = {name: f"{{{name}}}" for name in ("output", "checkpoint", "trial", "sweep")}
+PLACES = {name: f"{{{name}}}" for name in ("output", "checkpoint", "sweep")}
 
 
 @click.command()
@@ -86,7 +86,7 @@ def _objects(spec: Spec, space: Space) -> Iterator[str]:
 
     for number, draft in enumerate(expand(space), 1):
         params = {name: typed(value) for name, value in draft.params.items()}
-        words = argv(spec, draft.params, PLACES)
+        words = argv(spec, draft.params, {**PLACES, "trial": str(number)})
         yield json.dumps({"trial": number, "repeat": draft.repeat, "params": params, "argv": words})
 
 
@@ -100,7 +100,8 @@ def _told(project: Project, spec: Spec, space: Space, jobs: int | None, limit: i
     number = plural(counted.number, "trial") if counted.exact else f"at most {counted.number:,} trials"
     yield f"{project.name}, task {spec.task}: {number}{_axes(space)}"
     for n, draft in enumerate(islice(expand(space), limit), 1):
-        yield f"  {n:>3}  {safe(shown(argv(spec, draft.params, PLACES)))}"
+        words = argv(spec, draft.params, {**PLACES, "trial": str(n)})
+        yield f"  {n:>3}  {safe(shown(words))}"
     if counted.number > limit:
         yield f"       ... and {counted.number - limit:,} more (--limit N shows more, --json all)"
     yield from _place(project, spec, jobs)
@@ -109,9 +110,18 @@ def _told(project: Project, spec: Spec, space: Space, jobs: int | None, limit: i
 
 
 def _axes(space: Space) -> str:
-    several = [f"{p.name} {len(p.values):,}" for p in space.parameters if len(p.values) > 1]
+    several = [f"{'+'.join(names)} {number:,}" for names, number in _dimensions(space) if number > 1]
     several += [f"repeats {space.repeats}"] if space.repeats > 1 else []
     return f" ({' x '.join(several)})" if several else ""
+
+
+def _dimensions(space: Space) -> Iterator[tuple[Sequence[str], int]]:
+    """Names that vary together (one, or a group of `zip`), and how many values they take."""
+    group = {name: names for names in space.zip for name in names}
+    for parameter in space.parameters:
+        names = group.get(parameter.name, [parameter.name])
+        if names[0] == parameter.name:
+            yield names, len(parameter.values)
 
 
 def _place(project: Project, spec: Spec, jobs: int | None) -> Iterator[str]:
