@@ -12,7 +12,7 @@ from typing import Any, Literal, TextIO
 
 from sweepfw.cli.outlet import MOST, piece, show, takes
 from sweepfw.cli.stream import Lines, last_lines
-from sweepfw.cli.terminal import Screen, cut, safe
+from sweepfw.cli.terminal import Screen, bare, cut, safe
 from sweepfw.cli.words import duration, number, size
 from sweepfw.core.model import Grant, Outcome, Receipt, Sweep
 from sweepfw.core.values import typed
@@ -133,7 +133,7 @@ class Plain(Quiet):
 
     def _add(self, trial: int, lines: Iterable[str]) -> None:
         prefix = self._screen.paint(f"{trial:>{self._margin}} |", "dim")
-        self._buffer.extend(f"{prefix} {safe(line.expandtabs())}" for line in lines)
+        self._buffer.extend(f"{prefix} {safe(bare(line).expandtabs())}" for line in lines)
 
     def _told(self, grant: Grant, outcome: Outcome, receipt: Receipt) -> str:
         word = self._screen.paint(outcome.state)
@@ -185,14 +185,16 @@ class Bar(Plain):
         tally, counts = self.tally, self.tally.counts
         done = tally.total - tally.left
         words = [f"{done}/{tally.total}", f"{counts['running']} running"]
-        words += [self._screen.paint(f"{counts['failed']} failed", "red")] if counts["failed"] else []
+        failed = f"{counts['failed']} failed" if counts["failed"] else ""
+        words += [failed] if failed else []
         words += [f"{waiting} left"] if (waiting := tally.left - counts["running"]) > 0 else []
         if (seconds := tally.to_go()) is not None and tally.left:
             words.append(f"about {duration(seconds)} to go")
         columns = self._screen.width or 80
         size = min(24, max(0, columns - 60))
         full = size * done // max(1, tally.total)
-        return cut(f"{self._name} {'█' * full}{'░' * (size - full)} " + "  ".join(words), columns - 1)
+        line = cut(f"{self._name} {'█' * full}{'░' * (size - full)} " + "  ".join(words), columns - 1)
+        return line.replace(failed, self._screen.paint(failed, "red"), 1) if failed else line
 
 
 class Events(Quiet):

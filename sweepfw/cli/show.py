@@ -104,7 +104,7 @@ def _sweep(place: Workspace, ledger: Ledger, sweep: Sweep, screen: Screen) -> It
         yield ""
         yield from leaderboard(ranking, limit=MOST_TRIALS, screen=screen)
     yield ""
-    yield from _next(sweep, state, ranking)
+    yield from _next(ledger, sweep, state, ranking)
 
 
 def _facts(ledger: Ledger, sweep: Sweep) -> Iterator[str]:
@@ -172,11 +172,19 @@ def _failures(ledger: Ledger, sweep: Sweep, screen: Screen) -> Iterator[str]:
             yield f"… and {len(most) - MOST_REASONS} other reasons"
 
 
-def _next(sweep: Sweep, state: str, ranking: Ranking | None) -> Iterator[str]:
+def _telling(ledger: Ledger, sweep: Sweep) -> int | None:
+    """A trial that has printed, or has room to: one that failed, if there is one."""
+    for state in ("failed", "running", "succeeded"):
+        if sweep.counts.get(state):
+            return next((trial.number for trial in ledger.trials(sweep.uid, states=(state,))), None)
+    return None
+
+
+def _next(ledger: Ledger, sweep: Sweep, state: str, ranking: Ranking | None) -> Iterator[str]:
     """What to type next, by where the sweep stands."""
     from sweepfw.cli.render import plural
 
-    commands = {}
+    commands: dict[str, str] = {}
     if state == "running":
         commands[f"sweepfw attach {sweep.name}"] = "follow it"
         commands[f"sweepfw stop {sweep.name}"] = "cancel what is left"
@@ -189,8 +197,8 @@ def _next(sweep: Sweep, state: str, ranking: Ranking | None) -> Iterator[str]:
     if ranking and ranking.entries:
         commands[f"sweepfw show {sweep.name}/{ranking.entries[0].trials[0]}"] = "the best trial"
         commands[f"sweepfw export {sweep.name} --format csv"] = "all parameters and metrics"
-    else:
-        commands[f"sweepfw logs {sweep.name}/1"] = "what a trial printed"
-    longest = max(map(len, commands))
+    elif (trial := _telling(ledger, sweep)) is not None:
+        commands[f"sweepfw logs {sweep.name}/{trial}"] = "what a trial printed"
+    longest = max(map(len, commands), default=0)
     for command, why in commands.items():
         yield f"  {command:<{longest}}  {why}"

@@ -63,6 +63,11 @@ def safe(shown: str) -> str:
     return "".join(char if _harmless(char) else _escaped(char) for char in shown)
 
 
+def bare(shown: str) -> str:
+    """The text without its escape sequences, colours included."""
+    return re.sub(_ESCAPES, "", shown) if "\x1b" in shown else shown
+
+
 def _harmless(char: str) -> bool:
     return char.isprintable() or char == "\u200d" or unicodedata.category(char) == "Zs"  # joins emoji; spaces
 
