@@ -18,13 +18,17 @@ LINE_LIMIT = 64 * 1024  # bytes of a line without an end that are kept in memory
 NAMES_LIMIT = 1000  # metrics of one attempt; a program that makes names up must not fill the ledger
 NAME_LIMIT = 200  # characters of one name
 
-_UNIT = r"(?:\d++(?:\.\d*+)?+|\.\d++)(?:[eE][-+]?+\d++)?+"  # possessive: never half a number
-_NUMBER = rf"[-+]?+(?:{_UNIT}|(?i:nan|inf(?:inity)?+))"
+# Possessive, but for groups: Python before 3.11.5 takes half of one that fails. `_END` refuses half a number.
+_UNIT = r"(?:\d++(?:\.\d*+)?|\.\d++)(?:[eE][-+]?+\d++)?"
+_NUMBER = rf"[-+]?+(?:{_UNIT}|(?i:nan|inf(?:inity)?))"
 _START = r"(?<![\w./-])"  # `loss` is not in val_loss, val-loss, val/loss, val.loss
 _WRAP = r"(?:(?:tensor|np\.float\d+)\()?"  # as torch and numpy print their scalars
 _END = r"(?!\w|[.,:/]\d)"  # no hash, unit, version, date, time, fraction or group of thousands
 # Compiled when first used (re keeps them): a run whose trials declare no metrics starts sooner.
-_STEP = rb"(?i)(?<![\w./-])(step|epoch)['\"]?(?:[ \t]*[:=][ \t]*|[ \t]+)[\[(]?[ \t]*(\d++(?:\.\d++)?+)(?!\w)"
+_STEP = (
+    rb"(?i)(?<![\w./-])(step|epoch)['\"]?+(?:[ \t]*+[:=][ \t]*+|[ \t]++)[\[(]?+[ \t]*+"
+    rb"(\d++(?:\.\d++)?)(?!\w|\.\d)"
+)
 _LINE_END = rb"[\r\n]"
 _ESCAPES = rb"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b\r\n]*(?:\x07|\x1b\\)|[@-Z\\^_])"
 

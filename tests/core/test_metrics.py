@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from itertools import pairwise
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sweepfw.core import metrics
 from sweepfw.core.metrics import (
     LINE_LIMIT,
     NAMES_LIMIT,
@@ -79,6 +81,21 @@ def test_a_line_without_an_end_is_read_in_pieces_and_not_kept() -> None:
         count += len(parser.feed(b"x" * LINE_LIMIT))
         assert len(parser._pending) <= LINE_LIMIT
     assert count >= 200 * 400 * 0.99
+
+
+@pytest.mark.timeout(10)
+@pytest.mark.parametrize("start", ["step", "step:", "x", "x:", "x: 1"])
+@pytest.mark.parametrize("filler", [" ", "\t", "1", "1e", "1."])
+def test_no_line_takes_long(start: str, filler: str) -> None:
+    """Reading is linear: a line that almost matches, 60,000 times over, must not hold the run up."""
+    text = f"{start}{filler * (60_000 // len(filler))}q x: 7\n"
+    assert OutputMetrics([("x", None)]).feed(text.encode())[-1] == Point("x", 7)
+
+
+def test_patterns_have_no_possessive_groups() -> None:
+    """Python 3.11.0 to 3.11.4 takes half of one that fails: `1e` for a number. Characters' are fine."""
+    patterns = [metrics._NUMBER, metrics._END, metrics._STEP.decode(), metrics._ESCAPES.decode()]
+    assert not [text for text in patterns if re.search(r"\)[?*+]\+|\(\?>", text)]
 
 
 def test_nothing_declared_keeps_nothing() -> None:
