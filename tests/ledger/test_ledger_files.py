@@ -177,7 +177,7 @@ MOUNTS = r"""22 1 254:0 / / rw,relatime - ext4 /dev/vda rw
 @pytest.mark.parametrize(
     ("path", "kind"),
     [
-        ("/work/x", None),
+        ("/data/x", None),
         ("/home", "nfs4"),
         ("/home/me/x/.sweepfw", "nfs4"),
         ("/home/me/local/x", None),
