@@ -62,6 +62,7 @@ def _follow(place: Workspace, ledger: Ledger, sweep: Sweep, view: Quiet) -> None
     cursor, _ = ledger.ended_since(sweep.uid, 0)
     running = {attempt.token: _Followed(place, sweep, attempt) for attempt in ledger.running(sweep.uid)}
     view.begin(sweep, len(running) or 1)
+    view.note(f"following {sweep.name}; Ctrl-C leaves it, and it goes on")
     seen = 0
     live = True
     while live:

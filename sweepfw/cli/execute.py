@@ -80,13 +80,13 @@ def _tick(view: Quiet, session: Session) -> None:
 
 
 def exit_code(sweep: Sweep, only: Collection[int] | None = None) -> int:
-    """0 all succeeded, 1 some failed, 3 stopped or paused."""
+    """0 all succeeded, 1 some failed, 3 stopped or paused: also where single trials were cancelled."""
     if sweep.state in ("paused", "stopped"):
         return StoppedError.exit_code
     if sweep.counts.get("failed"):
         return 1
-    left = sweep.counts.get("queued", 0) + sweep.counts.get("held", 0)
-    return 0 if only or not left else StoppedError.exit_code
+    left = 0 if only else sweep.counts.get("queued", 0) + sweep.counts.get("held", 0)
+    return StoppedError.exit_code if left or sweep.counts.get("cancelled") else 0
 
 
 @contextmanager
@@ -148,6 +148,8 @@ def _words(ledger: Ledger, sweep: Sweep) -> list[str]:
         )
     if sweep.counts.get("queued") or sweep.state == "paused":
         lines.append(f"to go on: sweepfw resume {sweep.name}")
+    elif sweep.counts.get("cancelled"):
+        lines.append(f"to run the cancelled too: sweepfw resume {sweep.name} --cancelled")
     elif not sweep.counts.get("failed"):
         lines.append(f"all about it: sweepfw show {sweep.name}")
     return lines

@@ -40,6 +40,7 @@ def attempt(found: Attempt) -> Record:
         "host": found.host,
         "slot": found.slot,
         "snapshot": found.snapshot,
+        "gpus": list(found.outcome.get("gpus", ())),
         "started": found.started,
         "ended": found.ended,
     }

@@ -104,6 +104,7 @@ def test_show_json_of_a_sweep(made: Made) -> None:
         "host",
         "slot",
         "snapshot",
+        "gpus",
         "started",
         "ended",
     }

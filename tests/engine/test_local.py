@@ -99,7 +99,7 @@ def test_stop_of_one_trial_settles_the_others(
     told = show()
     assert (told["state"], told["counts"]) == ("queued", {"queued": 2, "cancelled": 1})
     Path(f"{witness}.again").touch()
-    assert sweepfw("resume", "p-1").returncode == 0
+    assert sweepfw("resume", "p-1").returncode == 3
     assert show()["counts"] == {"succeeded": 2, "cancelled": 1}
 
 

@@ -135,7 +135,7 @@ def test_stop_one_trial(room: Room, start_sweepfw: Start, wait_until: Wait, time
     timed(lambda: 3 in room.begun(), "stop of a trial: the next one begins")
     room.order("stop", "gated-1/5")
     room.end(2, 3, 4, 6)
-    assert run.wait(20) == 0, run.communicate()
+    assert run.wait(20) == 3, run.communicate()
     assert [n for n, state in room.states().items() if state == "cancelled"] == [1, 5]
     assert 5 not in room.begun()
 
@@ -170,23 +170,26 @@ def test_retry_and_extend_a_live_run(room: Room, start_sweepfw: Start, wait_unti
     timed(lambda: 7 in room.begun(), "extend")
     room.end(2, 7, 8)
     out, errors = run.communicate(timeout=20)
-    assert (run.returncode, errors) == (0, ""), out
+    assert (run.returncode, errors) == (3, ""), out
     assert room.states() == {1: "cancelled"} | dict.fromkeys(range(2, 9), "succeeded")
 
 
 def test_detach_and_attach(room: Room, start_sweepfw: Start, wait_until: Wait, tmp_path: Path) -> None:
     assert "sweepfw attach gated-1" in room.order("run", "gated", "--detach", "-j", "2")
     wait_until(lambda: len(room.begun()) == 2)
-    follow = start_sweepfw("attach", "gated-1")
+    with (tmp_path / "follow").open("w") as shown:
+        follow = start_sweepfw("attach", "gated-1", stdout=shown)
     with (tmp_path / "left").open("w") as shown:
         left = start_sweepfw("attach", "gated-1", "--json", stdout=shown)
-    wait_until(lambda: '"begin"' in (tmp_path / "left").read_text())
+    for name in ("follow", "left"):
+        wait_until(lambda name=name: "following gated-1" in (tmp_path / name).read_text())
     room.end(1)
     left.send_signal(signal.SIGINT)
     assert left.wait(10) == 130 and "it goes on" in left.communicate()[1]
     room.end(2, 3, 4, 6)
     room.end(5, code=1)
-    out, errors = follow.communicate(timeout=20)
+    _, errors = follow.communicate(timeout=20)
+    out = (tmp_path / "follow").read_text()
     assert (follow.returncode, errors) == (1, ""), out
     assert "gated-1/5 failed: exit 1" in out and out.count("succeeded after") >= 4
     assert room.states()[5] == "failed"
