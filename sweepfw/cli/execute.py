@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from sweepfw.cli.outlet import show
 from sweepfw.cli.progress import Events, Quiet, listener
 from sweepfw.engine.session import Session
 from sweepfw.errors import StoppedError, SweepError
@@ -117,7 +118,7 @@ def summarise(ledger: Ledger, sweep: Sweep, *, quiet: bool) -> None:
     if not quiet:
         lines += [""] * bool(lines) + _words(ledger, sweep)
     if lines:
-        click.echo("\n".join(lines))
+        show(sys.stdout, "\n".join([*lines, ""]))
 
 
 def _leaderboard(ledger: Ledger, sweep: Sweep) -> list[str]:
