@@ -79,6 +79,10 @@ class Spec:
     log_limit: int = 100_000_000
     output_limit: int | None = None
     snapshot_limit: int = 500_000_000
+    on_lost: Literal["retry", "hold"] = (
+        "retry"  # when a host fell silent: try elsewhere, or wait for a person
+    )
+    checkpoint_every: float = 600  # how often a running trial's checkpoint is copied to the head
     seed: str | None = None
     space: Mapping[str, Any] = field(default_factory=dict)
 

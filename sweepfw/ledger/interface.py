@@ -91,7 +91,22 @@ class Ledger(Protocol):
         ...
 
     def renew(self, token: str) -> Literal["go on", "stop", "stop now"]:
-        """Whether the attempt may go on. `stop`: it was cancelled, or its token is not the current one."""
+        """Whether the attempt may go on. `stop`: it was cancelled, or its token is not the current one.
+
+        Revives an attempt whose lease ran out, as long as no other attempt of its trial was granted: the
+        trial is `running` again, and the loss is not counted.
+        """
+        ...
+
+    def expire(self, token: str) -> TrialState:
+        """The attempt's lease ran out: nobody knows whether it still runs. Its trial's state after that.
+
+        The trial is queued again (a loss is counted), or `held` where its spec says `on_lost: hold`, or
+        `failed: host lost` where it ran alone after `TRIES_WHEN_LOST` losses; cancelled if a stop was asked.
+        Where it is queued or held the attempt stays open: it may be revived by `renew`, or its `finish` be
+        recorded, until another attempt of the trial is granted, which ends it as `lost`.
+        Does nothing for an attempt that is not its trial's current, running one.
+        """
         ...
 
     def append_log(self, token: str, offset: int, data: bytes) -> int:
@@ -199,6 +214,10 @@ class Ledger(Protocol):
 
     def running(self, uid: str) -> list[Attempt]:
         """The attempts that have no end yet."""
+        ...
+
+    def running_on(self, worker: Worker) -> list[tuple[str, Attempt]]:
+        """The attempts without an end that were granted to this worker, with their sweeps' uids."""
         ...
 
     def ended_since(self, uid: str, cursor: int) -> tuple[int, list[Attempt]]:
