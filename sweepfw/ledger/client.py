@@ -1,4 +1,4 @@
-"""The ledger's second door, from outside: HTTP over TLS to the head's service, whose certificate is pinned."""
+"""The ledger's second door, from outside: HTTP over TLS, to a service whose certificate is pinned."""
 
 from __future__ import annotations
 

@@ -64,7 +64,11 @@ class Ledger(Protocol):
     # -- the protocol of those who run trials ----------------------------------------------------------
 
     def register(self, worker: Worker) -> None:
-        """Make the worker known. A new boot id ends the attempts of its host's predecessor as lost.
+        """Make the worker known. A new boot id ends the attempts of its host's predecessor as lost; their
+        trials go on as `expire` says.
+
+        A boot that another has replaced is never current again: SweepError, so that a worker that was frozen
+        ends instead of ending its successor's attempts.
 
         For a deployment, where one worker runs per host. Runs on one machine don't register: several may
         share it, and each clears up its own sweep with `requeue` under its lock.
@@ -83,6 +87,8 @@ class Ledger(Protocol):
         """Queued -> running, compare-and-set: at most one grant, with a new attempt and a new token.
 
         The same claim_id gets the same grant while that attempt is current. Committed before it returns.
+        Ends the trial's attempt before as `lost`, where that had expired. A sweep that was `queued` is
+        `running` from its first grant on: a head needs no `open`, which would undo a pause that came between.
         """
         ...
 
@@ -128,7 +134,8 @@ class Ledger(Protocol):
         ...
 
     def close(self, uid: str) -> bool:
-        """`done` if no trial is queued or running, else False and nothing changes (it was extended).
+        """`done` if no trial is queued, running or held, else False and nothing changes (it was extended, or
+        somebody has to decide on a held trial).
 
         A sweep that is `stopped` stays so, and True is returned.
         """
@@ -140,6 +147,7 @@ class Ledger(Protocol):
 
     def requeue(self, uid: str, *, state: Literal["interrupted", "lost"], why: str) -> list[int]:
         """End every running attempt of the sweep with `state` and queue its trials again; their numbers.
+        Expired attempts end too; their trials stay queued or held.
 
         For the holder of the sweep's lock, who knows that nothing of them runs any more. Trials whose stop
         was asked for are cancelled instead.
@@ -153,7 +161,8 @@ class Ledger(Protocol):
         ...
 
     def stop(self, uid: str, trials: Collection[int] | None = None, *, now: bool = False) -> int:
-        """Cancel queued trials and ask running ones to stop (`renew` tells them; `now`: without grace).
+        """Cancel queued and held trials and ask running ones to stop (`renew` tells them; `now`: without
+        grace). An expired attempt of what is cancelled ends as `lost`.
 
         The whole sweep (None) becomes `stopped`. How many trials were touched.
         """
@@ -208,16 +217,21 @@ class Ledger(Protocol):
         all of the sweep's. For lists of sweeps, where reading every trial takes long."""
         ...
 
-    def attempts(self, uid: str, trial: int | None = None) -> Iterator[Attempt]:
-        """Attempts in the order of trial and number."""
+    def attempts(self, uid: str, trial: int | None = None, *, after: int = 0) -> Iterator[Attempt]:
+        """Attempts in the order of trial and number; of all trials those above `after`."""
         ...
 
     def running(self, uid: str) -> list[Attempt]:
-        """The attempts that have no end yet."""
+        """The attempts that run, as far as we know: those without an end, without the expired ones."""
+        ...
+
+    def host_of(self, token: str) -> str | None:
+        """The host that the token's attempt was granted to, also when that has ended. None: nobody's."""
         ...
 
     def running_on(self, worker: Worker) -> list[tuple[str, Attempt]]:
-        """The attempts without an end that were granted to this worker, with their sweeps' uids."""
+        """The attempts without an end that were granted to this worker, with their sweeps' uids; expired ones
+        too. A worker with the boot "" stands for every boot of its host."""
         ...
 
     def ended_since(self, uid: str, cursor: int) -> tuple[int, list[Attempt]]:

@@ -106,12 +106,12 @@ class Queries(Part):
         ranked = nsmallest(_SEVERAL, ((sign * value, number) for number, _, value in found if value != "odd"))
         return self.trials(uid, numbers=[*odd, *(number for _, number in ranked)])
 
-    def attempts(self, uid: str, trial: int | None = None) -> Iterator[Attempt]:
+    def attempts(self, uid: str, trial: int | None = None, *, after: int = 0) -> Iterator[Attempt]:
         """See Ledger.attempts."""
         with self._db.read() as db:
             sweep, name = find_sweep(db, uid, "id, name")
             check_trials(db, sweep, name, () if trial is None else (trial,))
-        return self._attempts(sweep, (0, _ALL) if trial is None else (trial, trial))
+        return self._attempts(sweep, (after + 1, _ALL) if trial is None else (trial, trial))
 
     def _attempts(self, sweep: int, trials: tuple[int, int]) -> Iterator[Attempt]:
         last = (0, 0)
@@ -128,6 +128,12 @@ class Queries(Part):
         with self._db.read() as db:
             (sweep,) = find_sweep(db, uid, "id")
             return [rows.attempt(row) for row in db.execute(_RUNNING, (sweep,))]
+
+    def host_of(self, token: str) -> str | None:
+        """See Ledger.host_of."""
+        with self._db.read() as db:
+            row = db.execute("SELECT host FROM attempt WHERE token = ?", (rows.clean(token),)).fetchone()
+        return None if row is None else str(row[0])
 
     def ended_since(self, uid: str, cursor: int) -> tuple[int, list[Attempt]]:
         """See Ledger.ended_since."""

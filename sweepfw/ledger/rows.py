@@ -115,6 +115,8 @@ def load_spec(stored: str) -> Spec:
 
 def dump_metrics(metrics: Mapping[str, MetricSummary]) -> str:
     """NaN and infinities are kept: a loss can become one."""
+    if isinstance(metrics, StoredMetrics):
+        return metrics.stored
     if not metrics:
         return "{}"
     return dump(
@@ -132,10 +134,10 @@ def load_metrics(stored: str) -> Mapping[str, MetricSummary]:
 class StoredMetrics(Mapping[str, MetricSummary]):
     """What `dump_metrics` made, read when it is asked for: a ranking wants one metric of many."""
 
-    __slots__ = ("_all", "_stored")
+    __slots__ = ("_all", "stored")
 
     def __init__(self, stored: str) -> None:
-        self._stored = stored
+        self.stored = stored
         self._all: dict[str, MetricSummary] | None = None
 
     def __getitem__(self, name: str) -> MetricSummary:
@@ -143,10 +145,10 @@ class StoredMetrics(Mapping[str, MetricSummary]):
             return self._all[name]
         # Quotes within names are escaped, so that this is found nowhere but at the key itself.
         key = _key(name)
-        at = 0 if self._stored.startswith("{" + key) else self._stored.find("," + key)
+        at = 0 if self.stored.startswith("{" + key) else self.stored.find("," + key)
         if at < 0:
             raise KeyError(name)
-        return MetricSummary(*_parse(self._stored, at + len(key))[0])
+        return MetricSummary(*_parse(self.stored, at + len(key))[0])
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._read())
@@ -159,7 +161,7 @@ class StoredMetrics(Mapping[str, MetricSummary]):
 
     def _read(self) -> dict[str, MetricSummary]:
         if self._all is None:
-            found = _parse(self._stored)[0].items()
+            found = _parse(self.stored)[0].items()
             self._all = {name: MetricSummary(*fields) for name, fields in found}
         return self._all
 
