@@ -100,7 +100,7 @@ def checkout(store: Path, id: str, folder: Path) -> None:
     """Copy the snapshot into `folder`, which is made; files are the copy's own, never links to the store."""
     from sweepfw.trial.guard.workcopy import WorkCopy, read_manifest
 
-    _read(store, id)  # says it well where it is gone
+    rows_of(store, id)  # says it well where it is gone
     folder.parent.mkdir(parents=True, exist_ok=True)
     try:
         WorkCopy(read_manifest(str(manifest(store, id))), str(objects(store))).make(str(folder))
@@ -110,13 +110,13 @@ def checkout(store: Path, id: str, folder: Path) -> None:
 
 def read(store: Path, id: str, path: str) -> bytes | None:
     """The content of one file of the snapshot; None where it has no such file."""
-    row = next((row for row in _read(store, id) if row[0] == path and row[1] == "file"), None)
+    row = next((row for row in rows_of(store, id) if row[0] == path and row[1] == "file"), None)
     return Objects(objects(store)).path(row[3]).read_bytes() if row else None
 
 
 def differences(store: Path, first: str, second: str) -> Differences:
     """What changed from one snapshot to another: contents, kinds, modes and links."""
-    before, after = ({row[0]: row[1:] for row in _read(store, id)} for id in (first, second))
+    before, after = ({row[0]: row[1:] for row in rows_of(store, id)} for id in (first, second))
     return Differences(
         added=tuple(path for path in after if path not in before),
         removed=tuple(path for path in before if path not in after),
@@ -145,7 +145,7 @@ def collect(
         listed = [path for path in store.glob("*.json") if path.is_file()]
         doomed = [p for p in listed if p.stem not in keep and p.stat().st_mtime < clock() - age]
         wanted = {
-            row[3] for p in listed if p not in doomed for row in _read(store, p.stem) if row[1] == "file"
+            row[3] for p in listed if p not in doomed for row in rows_of(store, p.stem) if row[1] == "file"
         }
         doomed += [
             path
@@ -175,7 +175,7 @@ def _freeze(root: Path, store: Path, listing: Listing) -> Snapshot:
     listing = _without(listing, refused)
     text = _manifest(listing, stored)
     id = hashlib.sha256(text).hexdigest()[:24]
-    made = _write_manifest(manifest(store, id), text)
+    made = write_manifest(manifest(store, id), text)
     cache.save()
     return Snapshot(id, listing, (*contents.fresh, manifest(store, id)) if made else tuple(contents.fresh))
 
@@ -195,7 +195,7 @@ def _manifest(listing: Listing, stored: dict[str, tuple[str, int]]) -> bytes:
     return json.dumps({"files": rows}, separators=(",", ":")).encode()
 
 
-def _write_manifest(path: Path, text: bytes) -> bool:
+def write_manifest(path: Path, text: bytes) -> bool:
     """Whether it was new. One that is there becomes young again, which keeps `collect` from it."""
     try:
         if path.stat().st_size == len(text):
@@ -209,7 +209,8 @@ def _write_manifest(path: Path, text: bytes) -> bool:
     return True
 
 
-def _read(store: Path, id: str) -> list[list[Any]]:
+def rows_of(store: Path, id: str) -> list[list[Any]]:
+    """The snapshot's list. SweepError where it is gone."""
     try:
         rows: list[list[Any]] = json.loads(manifest(store, id).read_bytes())["files"]
     except (OSError, ValueError, KeyError):
