@@ -40,7 +40,7 @@ def lacking(store: Path, digests: Collection[str]) -> set[str]:
 
 
 def pack(store: Path, digests: Iterable[str]) -> Iterator[bytes]:
-    """A tar of these contents, in pieces; members are named by their digests. SweepError for a missing one."""
+    """A tar of these contents, in pieces; members are named by digests. SweepError for a missing one."""
     folder = Objects(objects(store))
     for digest in digests:
         _check(digest)
@@ -100,7 +100,7 @@ def accept(store: Path, id: str, text: bytes) -> None:
 
 def reader(pieces: Iterator[bytes]) -> IO[bytes]:
     """The pieces as a file that can be read once."""
-    return io.BufferedReader(_Pieces(pieces), _CHUNK)
+    return io.BufferedReader(_Pieces(pieces), _CHUNK)  # type: ignore[type-var]  # it reads, which is enough
 
 
 class _Pieces(io.RawIOBase):
