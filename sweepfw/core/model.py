@@ -193,6 +193,17 @@ class Worker(NamedTuple):
     boot: str
 
 
+class Waiting(NamedTuple):
+    """A sweep with trials that could be granted now: what a scheduler asks for again and again."""
+
+    uid: str
+    name: str
+    created: float
+    needs: Needs
+    running: int  # how many of its trials run
+    trials: tuple[tuple[int, int], ...]  # the first queued ones: number and losses, ascending
+
+
 class Outcome(NamedTuple):
     """How an attempt ended, judged: the words that the ledger stores."""
 

@@ -34,6 +34,9 @@ class Database:
         self._read_lock = threading.Lock()
         self._reader: sqlite3.Connection | None = None
         self._disk = _Disk(path, self._write_lock)
+        self._version = 0
+        self._waiting = 0  # threads that want to hear of the next version
+        self._news = threading.Condition()
         with self._told():
             self._writer = _connect(path)
             try:
@@ -50,6 +53,7 @@ class Database:
         with self._write_lock, self._told():
             db = self._writer
             db.execute("BEGIN IMMEDIATE")
+            before = db.total_changes
             try:
                 yield db
                 db.execute("COMMIT")
@@ -57,7 +61,31 @@ class Database:
                 if db.in_transaction:  # SQLite has undone it by itself where the disk was full
                     db.execute("ROLLBACK")
                 raise
+            if db.total_changes == before:
+                return
+            self._version += 1
         self._disk.changed(lazily=lazily)
+        if self._waiting:
+            self._wake()
+
+    @property
+    def version(self) -> int:
+        """How many changes this object made: who read it sees at least those."""
+        return self._version
+
+    def wait(self, seen: int, timeout: float) -> int:
+        """The version, as soon as it is another than `seen`, or after `timeout` seconds."""
+        with self._news:
+            self._waiting += 1  # before we look: a writer looks at it after its change
+            try:
+                self._news.wait_for(lambda: self._version != seen or self._disk.closed, timeout)
+            finally:
+                self._waiting -= 1
+        return self._version
+
+    def _wake(self) -> None:
+        with self._news:
+            self._news.notify_all()
 
     @contextmanager
     def read(self) -> Iterator[sqlite3.Connection]:
@@ -85,6 +113,7 @@ class Database:
     def close(self) -> None:
         """Sync, end the thread, close the connections; again does nothing."""
         self._disk.close()
+        self._wake()
         with self._write_lock, self._read_lock, self._told():
             if self._reader is not None:
                 self._reader.close()
@@ -125,6 +154,10 @@ class _Disk:
         self._wake = threading.Event()
         self._ending = threading.Event()
         self._thread: threading.Thread | None = None
+
+    @property
+    def closed(self) -> bool:
+        return self._ending.is_set()
 
     def changed(self, *, lazily: bool) -> None:
         self._unsynced = True

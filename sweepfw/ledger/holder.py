@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import sqlite3
 from typing import Literal
 
-from sweepfw.core.model import Sweep, Worker
-from sweepfw.ledger import rows, rules
-from sweepfw.ledger.part import NEXT_ENDING, Part, find_sweep
+from sweepfw.core.model import Sweep
+from sweepfw.ledger import leases, rows, rules
+from sweepfw.ledger.part import Part, find_sweep
 
 _RUNNING = """
 SELECT t.sweep, t.number, t.attempts
 FROM trial t JOIN attempt a ON a.sweep = t.sweep AND a.trial = t.number AND a.number = t.attempts
-WHERE t.state = 'running'
-"""
-_GIVE_UP = f"""
-UPDATE attempt SET state = ?4, reason = ?5, ended = ?6, ending = {NEXT_ENDING}
-WHERE sweep = ?1 AND trial = ?2 AND number = ?3
+WHERE t.sweep = ? AND t.state = 'running' ORDER BY t.number
 """
 _QUEUE_AGAIN = """
 UPDATE trial SET state = iif(stop, 'cancelled', 'queued'), reason = iif(stop, ?3, ?4), ended = ?5,
@@ -26,20 +21,6 @@ WHERE sweep = ?1 AND number = ?2
 
 
 class Holder(Part):
-    def register(self, worker: Worker) -> None:
-        """See Ledger.register."""
-        with self._db.write() as db:
-            db.execute(
-                "INSERT INTO worker (host, boot, registered) VALUES (?, ?, ?) "
-                "ON CONFLICT (host) DO UPDATE SET boot = excluded.boot, registered = excluded.registered",
-                (worker.host, worker.boot, self._clock()),
-            )
-            left = db.execute(
-                f"{_RUNNING} AND t.sweep IN (SELECT id FROM sweep) AND a.host = ? AND a.boot <> ?",
-                (worker.host, worker.boot),
-            ).fetchall()
-            self._give_up(db, left, "lost", "its worker was started anew")
-
     def open(self, uid: str) -> Sweep:
         """See Ledger.open."""
         with self._db.write() as db:
@@ -61,7 +42,8 @@ class Holder(Part):
         with self._db.write() as db:
             (sweep,) = find_sweep(db, uid, "id")
             left = db.execute(
-                "SELECT 1 FROM trial WHERE sweep = ? AND state IN ('queued', 'running') LIMIT 1", (sweep,)
+                "SELECT 1 FROM trial WHERE sweep = ? AND state IN ('queued', 'running', 'held') LIMIT 1",
+                (sweep,),
             ).fetchone()
             if left is None:
                 db.execute(
@@ -79,16 +61,14 @@ class Holder(Part):
 
     def requeue(self, uid: str, *, state: Literal["interrupted", "lost"], why: str) -> list[int]:
         """See Ledger.requeue."""
+        now, why = self._clock(), rows.clean(why)
         with self._db.write() as db:
             (sweep,) = find_sweep(db, uid, "id")
-            left = db.execute(f"{_RUNNING} AND t.sweep = ? ORDER BY t.number", (sweep,)).fetchall()
-            self._give_up(db, left, state, why)
-        return [trial for _, trial, _ in left]
-
-    def _give_up(
-        self, db: sqlite3.Connection, attempts: list[tuple[int, int, int]], state: str, why: str
-    ) -> None:
-        now, why = self._clock(), rows.clean(why)
-        for sweep, trial, number in attempts:
-            db.execute(_GIVE_UP, (sweep, trial, number, state, why, now))
-            db.execute(_QUEUE_AGAIN, (sweep, trial, rules.STOPPED, why, now, state == "lost"))
+            for attempt in leases.expired(db, sweep):
+                leases.give_up(db, attempt, state, why, now)
+            running = db.execute(_RUNNING, (sweep,)).fetchall()
+            for attempt in running:
+                leases.give_up(db, attempt, state, why, now)
+                again = (*attempt[:2], rules.STOPPED, why, now, state == "lost")
+                db.execute(_QUEUE_AGAIN, again)
+        return [trial for _, trial, _ in running]

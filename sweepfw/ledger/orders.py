@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 from collections.abc import Collection
 
 from sweepfw.core.model import TrialState
 from sweepfw.errors import SweepError
-from sweepfw.ledger import rows, rules
+from sweepfw.ledger import leases, rows, rules
 from sweepfw.ledger.part import Part, check_trials, find_sweep
 
 # Which trials are meant; ?1: the sweep, ?2: JSON list of numbers, or null for all.
@@ -40,6 +41,7 @@ class Orders(Part):
             sweep, name = find_sweep(db, uid, "id, name")
             check_trials(db, sweep, name, trials or ())
             numbers = None if trials is None else json.dumps(list(trials))
+            self._end_expired(db, sweep, trials)
             cancelled = db.execute(_CANCEL, (sweep, numbers, rules.STOPPED, self._clock())).rowcount
             asked = db.execute(_ASK, (sweep, numbers, 2 if now else 1)).rowcount
             if trials is None:
@@ -48,6 +50,12 @@ class Orders(Part):
                     (sweep,),
                 )
         return cancelled + asked
+
+    def _end_expired(self, db: sqlite3.Connection, sweep: int, trials: Collection[int] | None) -> None:
+        """The attempts of what is cancelled that could have been revived."""
+        for attempt in leases.expired(db, sweep):
+            if trials is None or attempt[1] in trials:
+                leases.give_up(db, attempt, "lost", rules.SILENT, self._clock())
 
     def reopen(
         self,

@@ -22,6 +22,7 @@ class Part:
         self._db = Database(path)
         self._runs = runs
         self._clock = clock
+        self._spec_changes = 0  # how many specs changed; counted up after the commit
 
 
 def find_sweep(db: sqlite3.Connection, uid: str, columns: str) -> tuple[Any, ...]:

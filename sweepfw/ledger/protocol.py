@@ -1,14 +1,14 @@
-"""How those who run a trial deal with the ledger: claim, renew, finish."""
+"""How those who run a trial deal with the ledger: claim and finish."""
 
 from __future__ import annotations
 
 import json
 import sqlite3
-from typing import Any, Literal
+from typing import Any
 
 from sweepfw.core.model import Denial, Grant, Outcome, Receipt, Worker
 from sweepfw.errors import SweepError
-from sweepfw.ledger import names, rows, rules
+from sweepfw.ledger import leases, names, rows, rules
 from sweepfw.ledger.part import NEXT_ENDING, Part, count_trials, find_sweep, fresh_token
 
 _CLAIM = """
@@ -47,7 +47,6 @@ UPDATE trial SET state = ?3, reason = ?4, ended = ?5, failures = ?6, losses = ?7
   metrics = CASE WHEN ?9 OR ?8 <> '{}' THEN ?8 ELSE metrics END
 WHERE sweep = ?1 AND number = ?2
 """
-_ORDERS: tuple[Literal["go on", "stop", "stop now"], ...] = ("go on", "stop", "stop now")
 
 
 class Protocol(Part):
@@ -71,20 +70,22 @@ class Protocol(Part):
             if row is None or row[4] is None:
                 raise _not_there(db, uid, trial)
             sweep, name, sweep_state, snapshot, state, attempts, next_snapshot, *rest = row
-            if attempts:
-                earlier = db.execute(
-                    "SELECT number, token, snapshot, state FROM attempt "
-                    "WHERE sweep = ? AND trial = ? AND claim_id = ?",
-                    (sweep, trial, claim_id),
-                ).fetchone()
-                if earlier and earlier[3] == "running":
-                    return rows.grant(uid, name, trial, tuple(rest), earlier[:3])
-                if earlier:  # a claim that arrives late, when nobody waits for its answer any more
+            if attempts and (earlier := _granted_before(db, sweep, trial, claim_id)):
+                *attempt, attempt_state = earlier
+                if attempt_state != "running":  # it arrives late: nobody waits for its answer any more
                     return Denial("no", "this claim was granted before, and its attempt has ended")
+                if state in leases.EXPIRED:
+                    leases.revive(db, attempt[1])
+                    rest[-1] = max(0, rest[-1] - 1)
+                return rows.grant(uid, name, trial, tuple(rest), tuple(attempt))
             if denial := rules.refusal(sweep_state, state):
                 return denial
             new = (attempts + 1, fresh_token(), next_snapshot or snapshot)
             now = self._clock()
+            if attempts:  # the one before may have expired
+                leases.give_up(db, (sweep, trial, attempts), "lost", rules.SILENT, now)
+            if sweep_state == "queued":
+                db.execute("UPDATE sweep SET state = 'running' WHERE id = ?", (sweep,))
             db.execute(_GRANT, (new[0], now, new[2], sweep, trial))
             db.execute(
                 _ATTEMPT,
@@ -96,7 +97,8 @@ class Protocol(Part):
         """See Ledger.granted."""
         with self._db.read() as db:
             row = db.execute(
-                "SELECT s.uid, s.name, t.number, t.params, t.repeat, t.failures, t.losses, "
+                "SELECT s.uid, s.name, t.number, t.params, t.repeat, t.failures, "
+                "max(0, t.losses - (t.state <> 'running')), "
                 "a.number, a.token, a.snapshot FROM attempt a JOIN sweep s ON s.id = a.sweep "
                 "JOIN trial t ON t.sweep = a.sweep AND t.number = a.trial AND t.attempts = a.number "
                 "WHERE a.token = ? AND a.state = 'running'",
@@ -106,16 +108,6 @@ class Protocol(Part):
             return None
         uid, name, number, *rest = row
         return rows.grant(uid, name, number, tuple(rest[:4]), tuple(rest[4:]))
-
-    def renew(self, token: str) -> Literal["go on", "stop", "stop now"]:
-        """See Ledger.renew."""
-        with self._db.read() as db:
-            row = db.execute(
-                "SELECT a.state, t.stop FROM attempt a "
-                "JOIN trial t ON t.sweep = a.sweep AND t.number = a.trial WHERE a.token = ?",
-                (token,),
-            ).fetchone()
-        return _ORDERS[row[1]] if row and row[0] == "running" else "stop"
 
     def finish(self, token: str, outcome: Outcome) -> Receipt:
         """See Ledger.finish. A token of a sweep that was removed is answered, and nothing is kept."""
@@ -144,9 +136,21 @@ class Protocol(Part):
         if outcome.state == "failed":
             failures = rows.dump(rules.count_failure(json.loads(failures), outcome.reason))
         reason = rules.STOPPED if state == "cancelled" and not reason else reason
+        if row[7] in leases.EXPIRED:  # its loss was counted, and it was none
+            losses = max(0, losses - 1)
         losses += outcome.state == "lost"
         db.execute(_TRIAL_END, (sweep, trial, state, reason, ended, failures, losses, metrics, accepted))
         return Receipt(recorded=True, accepted=accepted, trial_state=state)
+
+
+def _granted_before(
+    db: sqlite3.Connection, sweep: int, trial: int, claim_id: str
+) -> tuple[int, str, str, str] | None:
+    row: tuple[int, str, str, str] | None = db.execute(
+        "SELECT number, token, snapshot, state FROM attempt WHERE sweep = ? AND trial = ? AND claim_id = ?",
+        (sweep, trial, claim_id),
+    ).fetchone()
+    return row
 
 
 def _keep_stale(db: sqlite3.Connection, row: tuple[Any, ...], outcome: Outcome) -> Receipt:

@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Collection, Iterator
 
-from sweepfw.core.model import Attempt, Objective, Sweep, Trial
+from sweepfw.core.model import Attempt, Objective, Sweep, Trial, Worker
 from sweepfw.ledger import names, rows
 from sweepfw.ledger.part import Part, check_trials, find_sweep
 
@@ -25,6 +25,11 @@ _RUNNING = f"""
 SELECT {", ".join(f"a.{column}" for column in rows.ATTEMPT.split(", "))}
 FROM trial t JOIN attempt a ON a.sweep = t.sweep AND a.trial = t.number AND a.number = t.attempts
 WHERE t.sweep = ? AND t.state = 'running' ORDER BY t.number
+"""
+_RUNNING_ON = f"""
+SELECT s.uid, {", ".join(f"a.{column}" for column in rows.ATTEMPT.split(", "))}
+FROM attempt a INDEXED BY attempt_open JOIN sweep s ON s.id = a.sweep
+WHERE a.state = 'running' AND a.host = ?1 AND (?2 = '' OR a.boot = ?2) ORDER BY a.sweep, a.trial
 """
 _ALL = 2**63 - 1
 # NaN and infinity, as `rows.dump_metrics` writes them, are no JSON to SQLite: 'odd' is for us to look at.
@@ -134,6 +139,12 @@ class Queries(Part):
         with self._db.read() as db:
             row = db.execute("SELECT host FROM attempt WHERE token = ?", (rows.clean(token),)).fetchone()
         return None if row is None else str(row[0])
+
+    def running_on(self, worker: Worker) -> list[tuple[str, Attempt]]:
+        """See Ledger.running_on."""
+        with self._db.read() as db:
+            found = db.execute(_RUNNING_ON, worker).fetchall()
+        return [(row[0], rows.attempt(row[1:])) for row in found]
 
     def ended_since(self, uid: str, cursor: int) -> tuple[int, list[Attempt]]:
         """See Ledger.ended_since."""

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from sweepfw.core import states
 from sweepfw.core.model import Denial, Outcome, SweepState, TrialState
 
 STOPPED = "stopped"  # the reason of a trial that somebody cancelled
+SILENT = "its host fell silent"  # why an attempt was lost
+LOST = "host lost"  # the reason of a trial that takes its host with it
 
 _ENDS: Mapping[str, TrialState] = {
     "succeeded": "succeeded",
@@ -30,6 +33,19 @@ def after(outcome: Outcome, *, stop_asked: bool) -> TrialState:
     if stop_asked:
         return "cancelled"
     return "queued" if outcome.again else ended
+
+
+def after_loss(losses: int, on_lost: str, *, stop_asked: bool) -> TrialState:
+    """The trial's state after its running attempt was lost with its host; `losses` before this one.
+
+    A trial with enough losses ran alone: the scheduler sees to that.
+    """
+    if stop_asked:
+        return "cancelled"
+    if on_lost == "hold":
+        return "held"
+    alone = losses >= states.TRIES_WHEN_LOST
+    return "failed" if states.after_loss(losses, alone) == "poison" else "queued"
 
 
 def count_failure(failures: dict[str, int], reason: str) -> dict[str, int]:

@@ -7,7 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 
+from sweepfw.ledger.backlog import Backlog
 from sweepfw.ledger.holder import Holder
+from sweepfw.ledger.leases import Leases
 from sweepfw.ledger.logs import Logs
 from sweepfw.ledger.orders import Orders
 from sweepfw.ledger.protocol import Protocol
@@ -15,7 +17,7 @@ from sweepfw.ledger.queries import Queries
 from sweepfw.ledger.submission import Submission
 
 
-class SqliteLedger(Submission, Protocol, Holder, Logs, Orders, Queries):
+class SqliteLedger(Submission, Protocol, Leases, Holder, Logs, Orders, Queries, Backlog):
     """Keeps every promise of `interface.Ledger` in one SQLite file that several processes may use at once.
 
     `runs` is the folder that logs are stored in; `clock` tells Unix seconds. The file is made where it
@@ -24,6 +26,17 @@ class SqliteLedger(Submission, Protocol, Holder, Logs, Orders, Queries):
 
     def __init__(self, path: Path, runs: Path, *, clock: Callable[[], float] = time.time) -> None:
         super().__init__(path, runs, clock)
+
+    @property
+    def version(self) -> int:
+        """A number that grows with every change through this object, read without a lock. Whoever asks after
+        reading it sees that change. (`changed` tells of other processes' changes.)"""
+        return self._db.version
+
+    def wait_changed(self, seen: int, timeout: float) -> int:
+        """The version, as soon as it is another than `seen`, or after `timeout` seconds; at once after
+        `disconnect`."""
+        return self._db.wait(seen, timeout)
 
     def disconnect(self) -> None:
         """See Ledger.disconnect."""

@@ -84,6 +84,7 @@ class Submission(Part):
                     "UPDATE sweep SET state = 'queued', ended = NULL WHERE id = ? AND state = 'done'",
                     (sweep,),
                 )
+        self._spec_changes += 1
         self._db.sync()
         return added
 

@@ -298,7 +298,7 @@ def test_stop_of_one_trial_leaves_the_others(ledger, uid, take) -> None:
     grant = take(3)
     assert ledger.stop(uid, [2]) == 1
     assert ledger.renew(grant.token) == "go on"
-    assert ledger.sweep(uid).state == "queued"
+    assert ledger.sweep(uid).state == "running"
     assert ledger.sweep(uid).counts == {"queued": 1, "running": 1, "cancelled": 1}
 
 

@@ -83,6 +83,8 @@ class LedgerStates(RuleBasedStateMachine):
             trial.attempts.append(attempt)
             self.attempts.append(attempt)
             trial.state, trial.stop = "running", False
+            if self.state == "queued":
+                self.state = "running"
         else:
             assert not isinstance(answer, Grant)
 
