@@ -1,0 +1,68 @@
+"""The lab's hosts, for tests: `lab` for all of a session, `start_lab` for hosts of a special kind.
+
+Tests that use them bear the marker `hosts`. They are skipped where no lab can run, and fail there under
+`scripts/test --lab`, which makes what is missing.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+
+import lab_images
+import pytest
+from lab import Lab
+from lab_docker import LabError, docker
+
+LAB = "SWEEPFW_LAB" in os.environ  # scripts/test --lab says so
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if "_lab_runs" in getattr(item, "fixturenames", ()):
+            item.add_marker("hosts")
+            item.add_marker(pytest.mark.xdist_group("lab"))  # one lab serves them all
+
+
+def why_not() -> str:
+    """Why no lab can run here, or nothing."""
+    try:
+        docker("version")
+        return "" if lab_images.ready(lab_images.names()) else "no images; `scripts/lab images` makes them"
+    except LabError as error:
+        return str(error).splitlines()[-1]
+
+
+@pytest.fixture(scope="session")
+def _lab_runs() -> None:
+    reason = why_not()
+    if reason and not LAB:
+        pytest.skip(f"the lab can't run here: {reason}")
+
+
+@pytest.fixture(scope="session")
+def _session_lab(_lab_runs: None) -> Iterator[Lab]:
+    lab = Lab.start(hosts=2)
+    yield lab
+    lab.stop()
+
+
+@pytest.fixture
+def lab(_session_lab: Lab) -> Iterator[Lab]:
+    """Two hosts with Docker, up and connected. Whatever a test does to a host's state is undone after it."""
+    yield _session_lab
+    _session_lab.heal()
+
+
+@pytest.fixture
+def start_lab(_lab_runs: None) -> Iterator[Callable[..., Lab]]:
+    """start_lab(hosts=3, gpus={"host2": 4}): as Lab.start; gone at the test's end."""
+    labs: list[Lab] = []
+
+    def start(*arguments: object, **options: object) -> Lab:
+        labs.append(Lab.start(*arguments, **options))  # type: ignore[arg-type]  # passed on as they are
+        return labs[-1]
+
+    yield start
+    for lab in labs:
+        lab.stop()

@@ -1,0 +1,175 @@
+"""The lab itself: its hosts are machines as the rest of the tests need them, and nothing of them is left."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from lab import Kind, Lab, sweep
+from lab_docker import docker
+from lab_host import Host
+
+Wait = Callable[..., None]
+
+
+def answers(host: Host, user: str = "lab") -> bool:
+    try:
+        return host.ssh(["true"], user=user, check=False, seconds=3).returncode == 0
+    except subprocess.TimeoutExpired:
+        return False
+
+
+def test_each_host_is_a_machine_of_its_own(lab: Lab) -> None:
+    assert [host.ssh(["hostname"]).stdout.strip() for host in lab.hosts] == ["host1", "host2"]
+    for file in ("/etc/machine-id", "/etc/ssh/ssh_host_ed25519_key.pub"):
+        assert lab["host1"].read(file) != lab["host2"].read(file)
+    engines = {host.ssh(["docker", "info", "-f", "{{.ID}}"]).stdout for host in lab.hosts}
+    assert len(engines) == 2
+    assert lab["host1"].ssh(["getent", "hosts", "host2"]).stdout.split()[0] == lab["host2"].address
+
+
+def test_accounts(lab: Lab) -> None:
+    host = lab["host1"]
+    assert host.ssh(["sudo", "-n", "id", "-u"]).stdout == "0\n"
+    assert host.ssh(["id", "-un"], user="root").stdout == "root\n"
+    refused = host.ssh(["docker", "ps"], user="plain", check=False)
+    assert refused.returncode != 0 and "permission denied" in refused.stderr
+    assert host.ssh(["sudo", "-n", "true"], user="plain", check=False).returncode != 0
+
+
+def test_containers_run_and_reach_the_network(lab: Lab) -> None:
+    host = lab["host2"]
+    inside = "set -e; apt-get update -qq; python3 -m venv /v; /v/bin/pip download -q --no-deps -d /tmp click"
+    host.ssh(["docker", "network", "create", "lab-test"])
+    for network in ("bridge", "lab-test"):
+        host.ssh(["docker", "run", "--rm", "--network", network, Lab.base, "sh", "-c", inside], seconds=200)
+    host.ssh(["docker", "network", "rm", "lab-test"])
+    version = host.ssh(["docker", "run", "--rm", Lab.rabbitmq, "rabbitmqctl", "version"]).stdout
+    assert version.startswith("4.")
+
+
+def test_frozen_cut_off_killed_rebooted(lab: Lab, wait_until: Wait) -> None:
+    host, other = lab["host1"], lab["host2"]
+    host.ssh(["docker", "run", "-d", "--restart", "always", "--name", "ticks", Lab.base, "sh", "-c", TICKS])
+    host.ssh(["docker", "run", "-d", "--name", "once", Lab.base, "sleep", "1000"])
+
+    def ticks() -> int:
+        return len(host.run(["docker", "exec", "ticks", "cat", "/ticks"]).stdout.split())
+
+    wait_until(lambda: ticks() > 2)
+    host.freeze()
+    assert not answers(host) and answers(other)
+    host.thaw()
+    before = ticks()
+    assert answers(host)
+
+    host.disconnect()
+    assert not answers(host)
+    wait_until(lambda: ticks() > before, what="what runs on a host that is cut off goes on")
+    host.connect()
+    assert answers(host)
+
+    identity = host.read("/etc/machine-id"), host.host_key()
+    host.reboot()
+    assert answers(host) and (host.read("/etc/machine-id"), host.host_key()) == identity
+    wait_until(lambda: host.run(["docker", "ps", "--format", "{{.Names}}"]).stdout.split() == ["ticks"])
+
+    host.kill()
+    assert not answers(host)
+    host.heal()
+    assert answers(host)
+    host.run(["docker", "rm", "-f", "ticks", "once"])
+
+
+TICKS = "while sleep 0.1; do echo tick >>/ticks; done"
+
+
+def test_a_host_whose_key_changed_is_refused(start_lab: Callable[..., Lab]) -> None:
+    lab = start_lab(hosts=1)
+    lab.hosts[0].change_host_key()
+    refused = lab.hosts[0].ssh(["true"], check=False)
+    assert refused.returncode == 255 and "REMOTE HOST IDENTIFICATION HAS CHANGED" in refused.stderr
+
+
+def test_special_hosts(start_lab: Callable[..., Lab]) -> None:
+    same = "0123456789abcdef0123456789abcdef"
+    lab = start_lab(
+        hosts=4,
+        kinds={
+            "host1": Kind(machine_id=same, home="shared"),
+            "host2": Kind(machine_id=same, home="shared", engine=False),
+            "host3": Kind(behind="host1"),
+            "host4": Kind(docker_disk="100m"),
+        },
+    )
+    one, two, three, four = lab.hosts
+    assert one.read("/etc/machine-id") == two.read("/etc/machine-id") == f"{same}\n"
+    one.ssh(["touch", "here"])
+    assert two.ssh(["ls"]).stdout == "here\n"
+    assert two.ssh(["docker", "ps"], check=False).returncode == 127
+
+    assert three.ssh(["hostname"]).stdout == "host3\n"  # by way of host1, says ssh_config
+    direct = ["ssh", "-F", str(lab.ssh_config), "-o", "ProxyJump=none", "host3", "true"]
+    assert "refused" in subprocess.run(direct, capture_output=True, text=True).stderr
+
+    size = four.ssh(["df", "--output=size", "-BM", "/var/lib/docker"]).stdout.split()[1]
+    assert size == "100M" and Lab.base.partition(":")[0] not in four.ssh(["docker", "images"]).stdout
+
+
+def test_gpus(start_lab: Callable[..., Lab]) -> None:
+    host = start_lab(hosts=1, gpus={"host1": 4}).hosts[0]
+    uuids = host.gpu_uuids()
+    assert len(set(uuids)) == 4
+    ask = "nvidia-smi --query-gpu=index,uuid --format=csv,noheader"
+
+    def seen(*options: str, command: str = ask) -> list[str]:
+        call = ["docker", "run", "--rm", *options, Lab.base, "sh", "-c", command]
+        return host.ssh(call).stdout.splitlines()
+
+    assert seen("--gpus", "all") == [f"{n}, {uuid}" for n, uuid in enumerate(uuids)]
+    assert seen("--gpus", f"device={uuids[2]}") == [f"0, {uuids[2]}"]
+    by_runtime = ["--runtime", "nvidia", "-e", f"NVIDIA_VISIBLE_DEVICES={uuids[3]},1", "--read-only"]
+    assert seen(*by_runtime) == [f"0, {uuids[3]}", f"1, {uuids[1]}"]
+    without = host.ssh(["docker", "run", "--rm", Lab.base, "nvidia-smi"], check=False)
+    assert without.returncode == 127
+
+    pid = host.take_gpu(1, memory=9000)
+    apps = "--query-compute-apps=gpu_uuid,pid,used_memory"
+    assert (
+        host.ssh(["nvidia-smi", apps, "--format=csv,noheader,nounits"]).stdout == f"{uuids[1]}, {pid}, 9000\n"
+    )
+    used = "nvidia-smi --query-gpu=memory.used --format=csv,noheader,nounits"
+    assert seen("--gpus", "all", command=used) == ["14", "9014", "14", "14"]
+    assert seen("--gpus", "all", command=f"nvidia-smi {apps} --format=csv,noheader") == []
+    host.release_gpu(1)
+    assert host.ssh(["nvidia-smi", apps, "--format=csv,noheader"]).stdout == ""
+    assert host.run(["ps", "-p", str(pid)], check=False).returncode == 1
+
+
+@pytest.mark.usefixtures("_lab_runs")
+def test_what_a_killed_process_leaves_is_removed_at_the_next_start(tmp_path: Path) -> None:
+    code = (
+        "import os, lab; made = lab.Lab.start(hosts=1); print(made.name, flush=True); os.kill(os.getpid(), 9)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=Path(__file__).parent, capture_output=True, text=True
+    )
+    assert done.returncode == -signal.SIGKILL
+    name = done.stdout.strip()
+    assert left(name)
+    sweep()
+    assert not left(name)
+
+
+def left(name: str) -> list[str]:
+    """What is there of a lab: containers, networks, volumes, files."""
+    label = ["--filter", f"label=sweepfw.lab={name}"]
+    found = docker("ps", "-aq", *label).split()
+    found += docker("network", "ls", "-q", *label).split() + docker("volume", "ls", "-q", *label).split()
+    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "sweepfw-lab", "labs", name)
+    return found + ([str(folder)] if folder.exists() else [])
