@@ -188,6 +188,21 @@ KEYS: tuple[Key, ...] = (
         settings.retries,
     ),
     Key(
+        "on_lost",
+        "`retry` or `hold`",
+        "`retry`",
+        "What becomes of a trial whose host fell silent on a cluster: it runs elsewhere, or it is held until "
+        "you queue it again, so that no two copies of it ever run at once.",
+        choice("retry", "hold"),
+    ),
+    Key(
+        "checkpoint_every",
+        "a duration of 1 second or more",
+        "`10m`",
+        "How often what a running trial saved in `$SWEEPFW_CHECKPOINT` is copied to the cluster's head.",
+        settings.checkpoint_every,
+    ),
+    Key(
         "max_failures",
         "a number; 0 or `null` for never",
         "`5`",

@@ -10,6 +10,7 @@ from typing import Any
 from sweepfw.config.node import Node
 from sweepfw.config.quantities import (
     choice,
+    duration,
     entries,
     items,
     optional,
@@ -221,6 +222,13 @@ def _reason(reason: str, node: Node) -> str:
     if re.fullmatch(_NUMBERED, reason) or (reason in REASONS and not reason.endswith(" N")):
         return reason
     raise node.error(f"unknown reason {clip(reason)!r} in retries; {suggest(reason, REASONS)}")
+
+
+def checkpoint_every(node: Node) -> float:
+    seconds = duration(node)
+    if seconds < 1:
+        raise node.error(f"{shown(node)} is too often; at least 1 (second), such as 10m")
+    return seconds
 
 
 def max_failures(node: Node) -> int | None:

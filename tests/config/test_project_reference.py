@@ -45,7 +45,19 @@ def test_every_inner_key_is_shown(outer: str, kind: type) -> None:
     assert shown == {field.name for field in fields(kind)}
 
 
-@pytest.mark.parametrize("name", ["timeout", "grace", "log_limit", "snapshot_limit", "max_failures", "flags"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "timeout",
+        "grace",
+        "log_limit",
+        "snapshot_limit",
+        "max_failures",
+        "flags",
+        "on_lost",
+        "checkpoint_every",
+    ],
+)
 def test_shown_defaults_are_the_real_ones(name: str) -> None:
     (key,) = (key for key in schema.KEYS if key.name == name)
     default = {field.name: field.default for field in fields(Spec)}[name]
