@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING
 
 import click
 
 from sweepfw.cli import options
 from sweepfw.cli.complete import sweep_names
+from sweepfw.trial.attempt import printed
 
 if TYPE_CHECKING:
     from typing import Any
 
     from sweepfw.cli.progress import Quiet
-    from sweepfw.config.workspace import Workspace
+    from sweepfw.cli.site import Site, Sites
     from sweepfw.core.model import Attempt, Sweep
-    from sweepfw.ledger.interface import Ledger
 
 PAUSE = 0.2  # seconds between two looks
 
@@ -26,61 +29,88 @@ PAUSE = 0.2  # seconds between two looks
 @options.logs
 @click.option("--quiet", "-q", is_flag=True, help="Print the leaderboard only, at the end.")
 @click.option("--json", "as_json", is_flag=True, help="Print events, one JSON object a line.")
-def attach(sweep: str, logs: Any, quiet: bool, as_json: bool) -> int:
-    """Follow SWEEP while another process runs it. Ctrl-C leaves it; the sweep goes on.
+@options.sites
+def attach(sites: Sites, sweep: str, logs: Any, quiet: bool, as_json: bool) -> int:
+    """Follow SWEEP while another process, or a deployment, runs it. Ctrl-C leaves it; the sweep goes on.
 
     The exit code is the one that `run` would give.
     """
-    from sweepfw.cli.execute import INTERRUPTED, exit_code, summarise
-    from sweepfw.cli.progress import Events, listener
+    from sweepfw.cli.progress import listener
     from sweepfw.core.naming import parse_target
-    from sweepfw.engine.lock import SweepLock
 
-    place = options.workspace()
-    ledger = options.existing(place)
-    found = ledger.sweep(parse_target(sweep, trial=False).sweep)
+    site, found = sites.find(parse_target(sweep, trial=False).sweep)
     view = listener(quiet=quiet, as_json=as_json, logs=logs)
-    if SweepLock.held(place, found.uid):
+    cursor, _ = site.ledger.ended_since(found.uid, 0)
+    return follow(site, found, view, cursor, quiet=quiet)
+
+
+def follow(site: Site, sweep: Sweep, view: Quiet, cursor: int, *, quiet: bool) -> int:
+    """Show the sweep until nobody runs it any more, what ended after `cursor` included; run's exit code.
+
+    Ctrl-C, SIGTERM and SIGHUP leave it, and it goes on.
+    """
+    from sweepfw.cli.execute import INTERRUPTED, exit_code, summarise
+    from sweepfw.cli.progress import Events
+
+    if site.live(sweep):
         try:
-            _follow(place, ledger, found, view)
+            with _leaving():
+                _follow(site, sweep, view, cursor)
         except KeyboardInterrupt:
             view.close()
-            click.echo(f"left {found.name}; it goes on. To stop it: sweepfw stop {found.name}", err=True)
+            where = f" on {site.name}" if site.remote else ""
+            hint = f"sweepfw attach {sweep.name} follows it again, sweepfw stop {sweep.name} stops it"
+            click.echo(f"left {sweep.name}; it goes on{where}. {hint}", err=True)
             return INTERRUPTED
         view.close()
-    final = ledger.sweep(found.uid)
+    final = site.ledger.sweep(sweep.uid)
     if isinstance(view, Events):
         view.finish(final)
     else:
-        summarise(ledger, final, quiet=quiet)
+        summarise(site.ledger, final, quiet=quiet)
     return exit_code(final)
 
 
-def _follow(place: Workspace, ledger: Ledger, sweep: Sweep, view: Quiet) -> None:
-    from sweepfw.engine.lock import SweepLock
+@contextmanager
+def _leaving() -> Iterator[None]:
+    """SIGTERM and SIGHUP leave as Ctrl-C does."""
+    import signal
 
-    cursor, _ = ledger.ended_since(sweep.uid, 0)
-    running = {attempt.token: _Followed(place, sweep, attempt) for attempt in ledger.running(sweep.uid)}
-    view.begin(sweep, len(running) or 1)
+    def leave(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    kinds = (signal.SIGTERM, signal.SIGHUP)
+    before = [signal.signal(kind, leave) for kind in kinds]
+    try:
+        yield
+    finally:
+        for kind, handler in zip(kinds, before, strict=True):
+            signal.signal(kind, handler)
+
+
+def _follow(site: Site, sweep: Sweep, view: Quiet, cursor: int) -> None:
+    ledger, view.shows_hosts = site.ledger, site.remote
+    running = {one.token: _Followed(site, sweep, one) for one in ledger.running(sweep.uid)}
+    view.begin(sweep, site.slots() or len(running) or 1)
     view.note(f"following {sweep.name}; Ctrl-C leaves it, and it goes on")
-    seen = 0
+    seen = -1
     live = True
     while live:
-        live = SweepLock.held(place, sweep.uid)  # asked first: what ended before it is seen below
-        changed = ledger.changed() != seen
+        live = site.live(sweep)  # asked first: what ended before it is seen below
+        now = ledger.changed()
+        changed, seen = now != seen, now
         if changed or not live:
-            seen = ledger.changed()
             for attempt in ledger.running(sweep.uid):
                 if attempt.token not in running:
-                    running[attempt.token] = followed = _Followed(place, sweep, attempt)
+                    running[attempt.token] = followed = _Followed(site, sweep, attempt)
                     view.started(followed.grant, followed.slot)
         for followed in running.values():
             followed.show(view)
-        cursor, ended = ledger.ended_since(sweep.uid, cursor)
-        for attempt in ended:
-            followed = running.get(attempt.token) or _Followed(place, sweep, attempt)
-            followed.end(ledger, view, attempt)
-            running.pop(attempt.token, None)
+        if changed or not live:
+            cursor, ended = ledger.ended_since(sweep.uid, cursor)
+            for attempt in ended:
+                one = running.pop(attempt.token, None)
+                (one or _Followed(site, sweep, attempt)).end(view, attempt)
         view.tick(ledger.sweep(sweep.uid) if changed else None)
         if live:
             time.sleep(PAUSE)
@@ -89,38 +119,27 @@ def _follow(place: Workspace, ledger: Ledger, sweep: Sweep, view: Quiet) -> None
 class _Followed:
     """One attempt that runs elsewhere, as the views know attempts."""
 
-    def __init__(self, place: Workspace, sweep: Sweep, attempt: Attempt) -> None:
+    def __init__(self, site: Site, sweep: Sweep, attempt: Attempt) -> None:
         from sweepfw.core.model import Grant
         from sweepfw.trial.attempt import Slot
-        from sweepfw.trial.output import Reports
 
+        self._site, self._sweep = site, sweep
         self.grant = Grant(
             sweep.name, sweep.uid, attempt.trial, attempt.number, attempt.token, {}, 1, attempt.snapshot
         )
         self.slot = Slot(attempt.slot, attempt.host, 1)
-        self._data = b""
-        self._reports = Reports(
-            str(place.attempt(sweep.name, attempt.trial, attempt.number)),
-            (),
-            self._add,
-            sweep.spec.log_limit,
-            keep=False,
-        )
+        self._log = site.log(sweep, attempt.trial, attempt.number)
 
-    def _add(self, data: bytes) -> None:
-        self._data += data
-
-    def show(self, view: Quiet) -> None:
+    def show(self, view: Quiet, *, ended: bool = False) -> None:
         if view.wants_output:
-            self._reports.look()
-            if self._data:
-                view.output(self.grant, self._data)
-                self._data = b""
+            while self._log.read(partial(view.output, self.grant), ended=ended):
+                pass
 
-    def end(self, ledger: Ledger, view: Quiet, attempt: Attempt) -> None:
+    def end(self, view: Quiet, attempt: Attempt) -> None:
         from sweepfw.core.model import Outcome, Receipt
 
-        self.show(view)
+        self.show(view, ended=True)
+        self._log.close()
         outcome = Outcome(
             attempt.state,
             attempt.reason,
@@ -129,7 +148,9 @@ class _Followed:
             attempt.metrics,
             attempt.outcome,
         )
-        [trial] = ledger.trials(self.grant.uid, numbers=[attempt.trial])
+        [trial] = self._site.ledger.trials(self.grant.uid, numbers=[attempt.trial])
         receipt = Receipt(recorded=True, accepted=attempt.accepted, trial_state=trial.state)
-        tail = self._reports.tail() if attempt.state == "failed" else b""
+        tail = b""
+        if attempt.state == "failed" and not view.wants_output:
+            tail = self._site.tail(self._sweep, attempt.trial, attempt.number, printed(attempt.outcome))
         view.ended(self.grant, self.slot, outcome, receipt, tail)

@@ -11,9 +11,9 @@ from sweepfw.cli.complete import sweep_names
 from sweepfw.errors import SweepError
 
 if TYPE_CHECKING:
+    from sweepfw.cli.site import Found, Sites
     from sweepfw.core.model import Objective
     from sweepfw.core.ranking import Ranking
-    from sweepfw.ledger.interface import Ledger
 
 
 @click.command()
@@ -43,8 +43,10 @@ if TYPE_CHECKING:
     help="With --metric: which report of a trial counts.",
 )
 @options.as_json
+@options.sites
 def best(
     *,
+    sites: Sites,
     sweeps: tuple[str, ...],
     count: int,
     metric: str | None,
@@ -59,9 +61,8 @@ def best(
     """
     from sweepfw.core.model import Objective
 
-    ledger = options.existing(options.workspace())
     objective = Objective(metric, goal, at) if metric else None
-    ranking = _ranking(ledger, list(dict.fromkeys(sweeps)), objective)
+    ranking = _ranking(sites.find_all(sweeps), objective)
     if as_json:
         _print_json(ranking, count)
     else:
@@ -72,20 +73,18 @@ def best(
         click.echo("\n".join(leaderboard(ranking, limit=count, screen=Screen.of(sys.stdout))))
 
 
-def _ranking(ledger: Ledger, names: list[str], objective: Objective | None) -> Ranking:
+def _ranking(found: list[Found], objective: Objective | None) -> Ranking:
     from sweepfw.cli import records
-    from sweepfw.core.naming import parse_target
     from sweepfw.core.ranking import merge
 
     rankings: list[Ranking] = []
-    for name in names:
-        sweep = ledger.sweep(parse_target(name, trial=False).sweep)
-        ranking = records.ranking(ledger, sweep, objective)
+    for site, sweep in found:
+        ranking = records.ranking(site.ledger, sweep, objective)
         if ranking is None:
             raise SweepError(f"{sweep.name} has no objective; say `--metric NAME --goal maximize|minimize`")
         if rankings and ranking.objective != rankings[0].objective:
             raise SweepError(
-                f"{names[0]} and {sweep.name} have different objectives; "
+                f"{found[0].sweep.name} and {sweep.name} have different objectives; "
                 "say `--metric NAME --goal maximize|minimize` for all"
             )
         rankings.append(ranking)

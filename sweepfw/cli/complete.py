@@ -73,8 +73,15 @@ def _tasks(ctx: click.Context, typed: str) -> Iterable[str]:
     return list(project.tasks)
 
 
+def _deployments(ctx: click.Context, typed: str) -> Iterable[str]:
+    from sweepfw.config.deployments import names
+
+    return names()
+
+
 sweep_names = _silent(_sweeps)
 trial_names = _silent(_trials)
 targets = _silent(_targets)
 project_names = _silent(_projects)
 task_names = _silent(_tasks)
+deployment_names = _silent(_deployments)

@@ -15,9 +15,7 @@ from sweepfw.cli.complete import sweep_names
 from sweepfw.errors import SweepError
 
 if TYPE_CHECKING:
-    from sweepfw.config.workspace import Workspace
-    from sweepfw.core.model import Sweep
-    from sweepfw.ledger.interface import Ledger
+    from sweepfw.cli.site import Found, Sites
 
 
 @click.command()
@@ -34,47 +32,40 @@ if TYPE_CHECKING:
 @click.option(
     "--output", "-o", "path", type=click.Path(path_type=Path), metavar="FILE", help="Write to FILE."
 )
-def export(sweeps: tuple[str, ...], kind: str | None, history: bool, path: Path | None) -> None:
+@options.sites
+def export(sites: Sites, sweeps: tuple[str, ...], kind: str | None, history: bool, path: Path | None) -> None:
     """Write the trials of one or more sweeps: a column for each parameter and each metric.
 
     In csv and md, parameters are as they were written, times in UTC. In csv a text that a spreadsheet would
     take for a formula gets an apostrophe in front. FILE is replaced only when all is written.
     """
-    from sweepfw.core.naming import parse_target
-
     kind = kind or (path.suffix[1:] if path and path.suffix[1:] in ("csv", "json", "jsonl", "md") else "csv")
-    place = options.workspace()
-    ledger = options.existing(place)
-    found = [ledger.sweep(parse_target(name, trial=False).sweep) for name in dict.fromkeys(sweeps)]
+    found = sites.find_all(sweeps)
     with _destination(path) as out:
-        for line in lines(place, ledger, found, kind, history=history):
+        for line in lines(found, kind, history=history):
             out.write(line)
 
 
-def lines(
-    place: Workspace, ledger: Ledger, sweeps: list[Sweep], kind: str, *, history: bool
-) -> Iterator[str]:
+def lines(found: list[Found], kind: str, *, history: bool) -> Iterator[str]:
     """The whole export, in pieces; memory does not grow with the number of trials."""
     from sweepfw.cli import tabular
 
     if kind in ("json", "jsonl"):
-        yield from _objects(_records(place, ledger, sweeps, history=history), as_array=kind == "json")
+        yield from _objects(_records(found, history=history), as_array=kind == "json")
         return
-    rows = tabular.history_rows(place, ledger, sweeps) if history else tabular.trial_rows(ledger, sweeps)
+    rows = tabular.history_rows(found) if history else tabular.trial_rows(found)
     yield from (tabular.csv_lines(rows) if kind == "csv" else tabular.markdown_lines(rows))
 
 
-def _records(
-    place: Workspace, ledger: Ledger, sweeps: list[Sweep], *, history: bool
-) -> Iterator[dict[str, object]]:
+def _records(found: list[Found], *, history: bool) -> Iterator[dict[str, object]]:
     from sweepfw.cli import records, tabular
 
-    for sweep in sweeps:
+    for site, sweep in found:
         if history:
-            for point in tabular.points(place, ledger, sweep):
+            for point in tabular.points(site, sweep):
                 yield {**point._asdict(), "value": records.number(point.value)}
         else:
-            for record in records.trials(ledger, sweep):
+            for record in records.trials(site.ledger, sweep):
                 yield {"sweep": sweep.name, **record}
 
 

@@ -15,6 +15,7 @@ from sweepfw.errors import BusyError, SweepError
 
 if TYPE_CHECKING:
     from sweepfw.cli.options import Running
+    from sweepfw.cli.site import Found, Site, Sites
     from sweepfw.config.workspace import Workspace
     from sweepfw.core.model import Sweep
     from sweepfw.ledger.interface import Ledger
@@ -25,21 +26,25 @@ if TYPE_CHECKING:
 @click.option("--cancelled", is_flag=True, help="Run trials that were stopped, too.")
 @click.option("--only", metavar="N[,N]", help="Run these trials; the others stay queued.")
 @options.running
-def resume(sweep: str, cancelled: bool, only: str | None, how: Running) -> int:
+@options.sites
+def resume(sites: Sites, sweep: str, cancelled: bool, only: str | None, how: Running) -> int:
     """Run what SWEEP lacks: trials that are queued, were interrupted, or wait after a pause."""
     from sweepfw.core.naming import parse_numbers
     from sweepfw.engine.lock import SweepLock
     from sweepfw.ledger.names import unknown_trial
 
-    place, ledger, found = _find(sweep)
+    site, found = _find(sites, sweep)
+    place, ledger = site.place, site.ledger
     numbers = parse_numbers(only) if only is not None else None
     if numbers and numbers[-1] > found.total:
         raise unknown_trial(found.name, numbers[-1], found.total)
     if cancelled:
         ledger.reopen(found.uid, ["cancelled"], numbers)
-    if found.state == "paused" and SweepLock.heeded(place, found.uid):
+    if site.remote:
+        ledger.reopen(found.uid, ["held"], numbers)
+    elif found.state == "paused" and SweepLock.heeded(place, found.uid):
         ledger.open(found.uid)  # its run waits for the last trials before the pause, and goes on now
-    return _go_on(place, ledger, found, how, only=only)
+    return _go_on(site, found, how, only=only)
 
 
 @click.command()
@@ -52,15 +57,19 @@ def resume(sweep: str, cancelled: bool, only: str | None, how: Running) -> int:
     help="Freeze the project anew and run that. Trials that wait take it too, unless N are named.",
 )
 @options.running
-def retry(sweep: str, numbers: tuple[str, ...], failed: bool, current_code: bool, how: Running) -> int:
+@options.sites
+def retry(
+    sites: Sites, sweep: str, numbers: tuple[str, ...], failed: bool, current_code: bool, how: Running
+) -> int:
     """Run failed trials of SWEEP again: all of them, or trials N and no others. A success is never run
     again."""
     from sweepfw.core.naming import parse_numbers
 
-    place, ledger, found = _find(sweep)
+    site, found = _find(sites, sweep)
+    ledger = site.ledger
     wanted = parse_numbers(",".join(numbers), "retry") if numbers and not failed else None
     _check_failed(ledger, found, wanted)
-    snapshot = _freeze_again(place, ledger, found) if current_code else None
+    snapshot = _freeze_again(site, found) if current_code else None
     again = ledger.reopen(found.uid, ["failed"], wanted, snapshot=snapshot)
     if not again:
         click.echo(f"{found.name} has no failed trials", err=True)
@@ -69,7 +78,7 @@ def retry(sweep: str, numbers: tuple[str, ...], failed: bool, current_code: bool
         # A pause after failures leaves trials queued: they would run, and fail in, the code that was mended.
         ledger.reopen(found.uid, ["queued"], snapshot=snapshot)
     only = ",".join(map(str, again)) if wanted else None
-    return _go_on(place, ledger, found, how, only=only)
+    return _go_on(site, found, how, only=only)
 
 
 @click.command()
@@ -77,7 +86,8 @@ def retry(sweep: str, numbers: tuple[str, ...], failed: bool, current_code: bool
 @options.values("Add these values to a parameter that the sweep has.")
 @options.max_trials
 @options.running
-def extend(sweep: str, sets: tuple[str, ...], max_trials: int, how: Running) -> int:
+@options.sites
+def extend(sites: Sites, sweep: str, sets: tuple[str, ...], max_trials: int, how: Running) -> int:
     """Add values to SWEEP's parameters and run the combinations that it lacks, also while it runs."""
     from dataclasses import replace
 
@@ -88,21 +98,19 @@ def extend(sweep: str, sets: tuple[str, ...], max_trials: int, how: Running) -> 
 
     if not sets:
         raise SweepError("extend needs new values: --set NAME=V[,V]")
-    place, ledger, found = _find(sweep)
+    site, found = _find(sites, sweep)
     space = unite(Space.from_json(found.spec.space), sets, read_text)
     check_limit(space, max_trials)
-    added = ledger.extend(found.uid, replace(found.spec, space=space.to_json()), expand(space))
+    added = site.ledger.extend(found.uid, replace(found.spec, space=space.to_json()), expand(space))
     if not how.quiet and not how.as_json:
         click.echo(f"{found.name}: {added:,} combinations added")
-    return _go_on(place, ledger, found, how) if added else 0
+    return _go_on(site, found, how) if added else 0
 
 
-def _find(name: str) -> tuple[Workspace, Ledger, Sweep]:
+def _find(sites: Sites, name: str) -> Found:
     from sweepfw.core.naming import parse_target
 
-    place = options.workspace()
-    ledger = options.existing(place)
-    return place, ledger, ledger.sweep(parse_target(name, trial=False).sweep)
+    return sites.find(parse_target(name, trial=False).sweep)
 
 
 def _check_failed(ledger: Ledger, sweep: Sweep, numbers: Collection[int] | None) -> None:
@@ -116,23 +124,35 @@ def _check_failed(ledger: Ledger, sweep: Sweep, numbers: Collection[int] | None)
             raise SweepError(f"{sweep.name}/{number} is {there[number]}; retry runs failed trials only")
 
 
-def _freeze_again(place: Workspace, ledger: Ledger, sweep: Sweep) -> str:
+def _freeze_again(site: Site, sweep: Sweep) -> str:
     from sweepfw.config.project import find_project
     from sweepfw.engine.record import record_code
     from sweepfw.snapshot import freeze
 
+    place = site.place
     root = Path(str(sweep.provenance.get("root") or find_project(place, sweep.spec.project, Path.cwd())))
     if not root.is_dir():
         raise SweepError(
             f"{root}: the project of {sweep.name} is not there any more; retry without --current-code"
         )
     snapshot = freeze(root, place.snapshots, sweep.spec.snapshot_limit).id
-    record_code(place, ledger, sweep, snapshot)
+    site.receive(snapshot)
+    record_code(place, site.ledger, sweep, snapshot)
     return snapshot
 
 
-def _go_on(place: Workspace, ledger: Ledger, sweep: Sweep, how: Running, *, only: str | None = None) -> int:
-    """Hand over to the run that holds the sweep, or run it here."""
+def _go_on(site: Site, sweep: Sweep, how: Running, *, only: str | None = None) -> int:
+    """Hand over to the run that holds the sweep, or to the deployment, or run it here."""
+    if site.remote:
+        from sweepfw.cli.dispatch import go_on
+
+        return go_on(site, sweep, how, only)
+    return _go_on_here(site.place, site.ledger, sweep, how, only=only)
+
+
+def _go_on_here(
+    place: Workspace, ledger: Ledger, sweep: Sweep, how: Running, *, only: str | None = None
+) -> int:
     from sweepfw.cli.execute import detach, end, execute
     from sweepfw.core.naming import parse_numbers
     from sweepfw.engine.lock import SweepLock
@@ -152,10 +172,10 @@ def _go_on(place: Workspace, ledger: Ledger, sweep: Sweep, how: Running, *, only
         if not how.quiet and not how.as_json:
             click.echo(f"{sweep.name} runs already and goes on; follow it with: sweepfw attach {sweep.name}")
         return 0
-    if not _work(ledger.sweep(sweep.uid)):
+    if not work(ledger.sweep(sweep.uid)):
         settle(place, ledger, sweep)
         lock.release()
-        return _nothing_left(ledger.sweep(sweep.uid), how)
+        return nothing_left(ledger.sweep(sweep.uid), how)
     if how.detach:
         lock.release()
         return detach(place, sweep, how, only)
@@ -169,11 +189,13 @@ def _go_on(place: Workspace, ledger: Ledger, sweep: Sweep, how: Running, *, only
         end(guardian)
 
 
-def _work(sweep: Sweep) -> bool:
+def work(sweep: Sweep) -> bool:
+    """Whether there is anything to run."""
     return bool(sweep.counts.get("queued") or sweep.counts.get("running") or sweep.counts.get("held"))
 
 
-def _nothing_left(sweep: Sweep, how: Running) -> int:
+def nothing_left(sweep: Sweep, how: Running) -> int:
+    """Say so, with what could be run again."""
     if not how.quiet and not how.as_json:
         hints = {
             "failed": f"; `sweepfw retry {sweep.name}` runs its {sweep.counts.get('failed')} failed again",

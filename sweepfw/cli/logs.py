@@ -11,13 +11,11 @@ import click
 
 from sweepfw.cli import options
 from sweepfw.cli.complete import trial_names
-from sweepfw.cli.log import Log
 from sweepfw.errors import StoppedError, SweepError
 
 if TYPE_CHECKING:
-    from sweepfw.config.workspace import Workspace
+    from sweepfw.cli.site import Printed, Site, Sites
     from sweepfw.core.model import Sweep, Trial
-    from sweepfw.ledger.interface import Ledger
 
 PAUSE = 0.1  # seconds between two looks at a log that is followed
 PATIENCE = 2.0  # seconds that nobody may run a queued trial before following it ends
@@ -31,19 +29,18 @@ Write = Callable[[bytes], None]
 @click.option(
     "--attempt", "-a", type=click.IntRange(min=1), metavar="K", help="Which attempt. [default: the last]"
 )
-def logs(trial: str, follow: bool, attempt: int | None) -> None:
+@options.sites
+def logs(sites: Sites, trial: str, follow: bool, attempt: int | None) -> None:
     """Print what a trial printed, byte for byte.
 
     On a terminal, escape sequences other than colours are left out and control characters shown.
     """
     from sweepfw.core.naming import parse_target
 
-    place = options.workspace()
     target = parse_target(trial, trial=True)
     assert target.trial is not None  # parse_target saw to it
-    ledger = options.existing(place)
-    sweep = ledger.sweep(target.sweep)
-    reader = Reader(place, ledger, sweep, target.trial, _writer())
+    site, sweep = sites.find(target.sweep)
+    reader = Reader(site, sweep, target.trial, _writer())
     if follow:
         reader.follow(attempt)
     else:
@@ -73,8 +70,8 @@ def _writer() -> Write:
 class Reader:
     """Reads the logs of one trial's attempts."""
 
-    def __init__(self, place: Workspace, ledger: Ledger, sweep: Sweep, trial: int, write: Write) -> None:
-        self._place, self._ledger, self._sweep, self._number = place, ledger, sweep, trial
+    def __init__(self, site: Site, sweep: Sweep, trial: int, write: Write) -> None:
+        self._site, self._ledger, self._sweep, self._number = site, site.ledger, sweep, trial
         self._write = write
         self._idle_since: float | None = None
 
@@ -117,9 +114,7 @@ class Reader:
 
     def _check_alive(self, trial: Trial) -> None:
         """StoppedError where the trial waits and nobody will run it."""
-        from sweepfw.engine.lock import SweepLock
-
-        if SweepLock.held(self._place, self._sweep.uid):
+        if self._site.live(self._ledger.sweep(self._sweep.uid)):
             self._idle_since = None
             return
         now = time.monotonic()
@@ -138,9 +133,8 @@ class Reader:
         (trial,) = self._ledger.trials(self._sweep.uid, numbers=[self._number])
         return trial
 
-    def _log(self, attempt: int) -> Log:
-        folder = self._place.attempt(self._sweep.name, self._number, attempt)
-        return Log(folder / "output.log", self._sweep.spec.log_limit)
+    def _log(self, attempt: int) -> Printed:
+        return self._site.log(self._sweep, self._number, attempt)
 
     @property
     def _name(self) -> str:

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 import click
 
 from sweepfw.cli import options
+from sweepfw.errors import SweepError
 
 if TYPE_CHECKING:
-    from sweepfw.config.workspace import Workspace
+    from sweepfw.cli.site import Site, Sites
     from sweepfw.core.model import Sweep
     from sweepfw.core.ranking import Entry
 
@@ -20,41 +21,71 @@ HEADERS = ("SWEEP", "STATE", "DONE", "FAILED", "BEST", "AGE", "TASK", "NOTE")
 
 @click.command()
 @options.as_json
-def ls(as_json: bool) -> None:
-    """List the sweeps of this workspace, the newest last."""
+@options.sites
+def ls(sites: Sites, as_json: bool) -> int:
+    """List the sweeps of this workspace and of the deployment, the newest last.
+
+    A deployment that does not answer is named, with exit code 4; this machine's sweeps are listed all the
+    same.
+    """
     from sweepfw.cli import records
 
-    place = options.workspace()
-    ledger = options.existing(place) if place.ledger.exists() else None
-    sweeps = [(sweep, records.leader(ledger, sweep)) for sweep in ledger.sweeps()] if ledger else []
+    found: list[tuple[Site, Sweep, Entry | None]] = []
+    failure = _collect(sites, found)
     if as_json:
         import json
 
-        click.echo(json.dumps([records.overview(*each) for each in sweeps], indent=2))
-    elif not sweeps:
+        told = [{**records.overview(sweep, best), "place": site.name} for site, sweep, best in found]
+        click.echo(json.dumps(told, indent=2))
+    elif found:
+        _print(found)
+    elif not failure:
         click.echo(HINT)
-    else:
-        _print(place, sweeps)
+    if failure:
+        click.echo(f"sweepfw: {failure}", err=True)
+        return failure.exit_code
+    return 0
 
 
-def _print(place: Workspace, sweeps: list[tuple[Sweep, Entry | None]]) -> None:
+def _collect(sites: Sites, found: list[tuple[Site, Sweep, Entry | None]]) -> SweepError | None:
+    """Every sweep with its best trial; what kept us from asking the deployment."""
+    from sweepfw.cli import records
+
+    failure: SweepError | None = None
+    for ask in (sites.local, sites.deployment):
+        try:
+            if site := ask():
+                found += [(site, each, records.leader(site.ledger, each)) for each in site.ledger.sweeps()]
+        except SweepError as error:
+            if ask == sites.local:
+                raise
+            failure = error
+    return failure
+
+
+def _print(found: list[tuple[Site, Sweep, Entry | None]]) -> None:
     import sys
 
     from sweepfw.cli.render import Screen, table
 
     now = time.time()
-    rows = [_row(place, sweep, best, now) for sweep, best in sweeps]
-    click.echo("\n".join(table(HEADERS, rows, Screen.of(sys.stdout))))
+    rows = [_row(*each, now) for each in found]
+    headers = list(HEADERS)
+    if any(site.remote for site, *_ in found):  # else it would say `here` in every row
+        headers.insert(1, "PLACE")
+        for row, (site, *_) in zip(rows, found, strict=True):
+            row.insert(1, site.name)
+    click.echo("\n".join(table(headers, rows, Screen.of(sys.stdout))))
 
 
-def _row(place: Workspace, sweep: Sweep, best: Entry | None, now: float) -> list[str]:
+def _row(site: Site, sweep: Sweep, best: Entry | None, now: float) -> list[str]:
     from sweepfw.cli.render import age
 
     done = sum(sweep.counts.get(state, 0) for state in ("succeeded", "failed", "cancelled"))
     failed = sweep.counts.get("failed", 0)
     return [
         sweep.name,
-        shown_state(place, sweep),
+        shown_state(site, sweep),
         f"{done}/{sweep.total}",
         str(failed) if failed else "-",
         leads(sweep, best),
@@ -73,9 +104,7 @@ def leads(sweep: Sweep, best: Entry | None) -> str:
     return f"{sweep.spec.objective.metric} {number(best.mean)} ({ranges(best.trials)})"
 
 
-def shown_state(place: Workspace, sweep: Sweep) -> str:
+def shown_state(site: Site, sweep: Sweep) -> str:
     """The sweep's state; `interrupted` where the ledger says that it runs but nobody runs it."""
-    from sweepfw.engine.lock import SweepLock
-
-    dead = sweep.state == "running" and not SweepLock.held(place, sweep.uid)
+    dead = sweep.state == "running" and not site.live(sweep)
     return "interrupted" if dead else sweep.state

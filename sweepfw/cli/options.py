@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import click
 
-from sweepfw.cli.complete import task_names
+from sweepfw.cli.complete import deployment_names, task_names
 from sweepfw.config.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -103,6 +103,30 @@ max_trials = click.option(
     help="Refuse a grid of more trials. [default: 100,000]",
 )
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+def sites(command: F) -> F:
+    """Add `--on` and `--here`; the command gets the Sites that they mean as its argument `sites`."""
+    from functools import wraps
+
+    @wraps(command)
+    def with_sites(*, on: str | None, here: bool, **options: Any) -> Any:
+        from sweepfw.cli.site import Sites
+
+        return command(sites=Sites(on, here=here), **options)
+
+    decorated: Any = with_sites
+    for option in (
+        click.option("--here", is_flag=True, help="This machine, whatever deployments there are."),
+        click.option(
+            "--on",
+            metavar="D",
+            shell_complete=deployment_names,
+            help="The deployment D. [default: the one of this workspace's config.yml, or your only one]",
+        ),
+    ):
+        decorated = option(decorated)
+    return decorated  # type: ignore[no-any-return]  # click decorates by adding attributes
 
 
 def workspace() -> Workspace:

@@ -11,32 +11,37 @@ from sweepfw.cli.complete import sweep_names, targets
 from sweepfw.errors import SweepError
 
 if TYPE_CHECKING:
-    from sweepfw.config.workspace import Workspace
+    from sweepfw.cli.site import Site, Sites
     from sweepfw.core.model import Sweep
-    from sweepfw.ledger.interface import Ledger
 
 
 @click.command()
 @click.argument("sweep", shell_complete=sweep_names)
-def pause(sweep: str) -> None:
+@options.sites
+def pause(sites: Sites, sweep: str) -> None:
     """Let running trials of SWEEP end and start no new ones. `sweepfw resume` goes on."""
     from sweepfw.core.naming import parse_target
 
-    ledger = options.existing(options.workspace())
-    found = ledger.sweep(parse_target(sweep, trial=False).sweep)
+    site, found = sites.find(parse_target(sweep, trial=False).sweep)
     if found.state in ("done", "stopped"):
         raise SweepError(f"{found.name} is {found.state}; only a sweep that runs can be paused")
-    ledger.pause(found.uid)
+    site.ledger.pause(found.uid)
     click.echo(f"{found.name} is paused; `sweepfw resume {found.name}` goes on")
 
 
 @click.command()
 @click.argument("what", metavar="[SWEEP[/N]]", required=False, shell_complete=targets)
-@click.option("--all", "everything", is_flag=True, help="Stop every sweep of this workspace.")
+@click.option(
+    "--all",
+    "everything",
+    is_flag=True,
+    help="Every sweep of this workspace; with --on, of D.",
+)
 @click.option(
     "--now", is_flag=True, help="Kill at once, without the grace that trials have to end by themselves."
 )
-def stop(what: str | None, everything: bool, now: bool) -> None:
+@options.sites
+def stop(sites: Sites, what: str | None, everything: bool, now: bool) -> None:
     """Cancel SWEEP, or one trial of it: queued trials won't start, running ones are ended.
 
     Running trials get SIGTERM and, after the project's `grace`, SIGKILL. What succeeded or failed stays so.
@@ -45,30 +50,43 @@ def stop(what: str | None, everything: bool, now: bool) -> None:
 
     if bool(what) == everything:
         raise click.UsageError("name a SWEEP, one trial SWEEP/N, or --all")
-    place = options.workspace()
-    ledger = options.existing(place)
     if what is None:
-        live = [sweep for sweep in ledger.sweeps() if sweep.state in ("queued", "running", "paused")]
-        told = [(sweep, ledger.stop(sweep.uid, now=now)) for sweep in live]
-        for sweep, touched in told:
-            _see_to_it(place, ledger, sweep)
-            _tell(sweep.name, touched)
-        if not live:
-            click.echo("nothing runs or waits")
+        _stop_all(sites, now=now)
         return
     target = parse_target(what)
-    found = ledger.sweep(target.sweep)
+    site, found = sites.find(target.sweep)
+    ledger = site.ledger
     numbers = None if target.trial is None else [target.trial]
     if numbers and not list(ledger.trials(found.uid, numbers=numbers)):
         raise SweepError(f"{found.name} has no trial {target.trial}; it has {found.total}")
     touched = ledger.stop(found.uid, numbers, now=now)
-    _see_to_it(place, ledger, found)
+    _see_to_it(site, found)
     _tell(what, touched)
 
 
-def _see_to_it(place: Workspace, ledger: Ledger, sweep: Sweep) -> None:
-    """A run that lives obeys. One that was killed is settled, once what it left has ended."""
+def _stop_all(sites: Sites, *, now: bool) -> None:
+    """Every sweep that runs or waits: of this workspace, or of the deployment that was named."""
+    site = sites.local() or sites.named()
+    if site is None:
+        options.existing(sites.place)
+        return
+    live = [sweep for sweep in site.ledger.sweeps() if sweep.state in ("queued", "running", "paused")]
+    told = [(sweep, site.ledger.stop(sweep.uid, now=now)) for sweep in live]
+    for sweep, touched in told:
+        _see_to_it(site, sweep)
+        _tell(sweep.name, touched)
+    if not live:
+        click.echo("nothing runs or waits")
+
+
+def _see_to_it(site: Site, sweep: Sweep) -> None:
+    """A run that lives obeys, and so does a head. A run that was killed is settled, once what it left has
+    ended."""
+    if site.remote:
+        return
     from sweepfw.engine.lock import SweepLock
+
+    place, ledger = site.place, site.ledger
 
     def obeyed() -> bool:
         return SweepLock.heeded(place, sweep.uid) or not ledger.running(sweep.uid)

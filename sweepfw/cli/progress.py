@@ -59,6 +59,7 @@ class Quiet:
     """Shows nothing while it runs."""
 
     wants_output = False
+    shows_hosts = False  # before each line, as where trials run on several
 
     def begin(self, sweep: Sweep, slots: int) -> None: ...
     def started(self, grant: Grant, slot: Slot) -> None: ...
@@ -79,34 +80,39 @@ class Plain(Quiet):
         self._lock = threading.Lock()
         self._lines: dict[str, Lines] = {}
         self._buffer: list[str] = []
+        self._hosts: dict[str, str] = {}  # token -> where the attempt runs
         self._warned = False  # of files that are not kept; once is enough
         self._screen = Screen()
 
     def begin(self, sweep: Sweep, slots: int) -> None:
         self.tally = Tally(sweep, self._clock)
         self._margin = len(str(sweep.total))
+        self._widest = 0  # the longest name of a host so far
         logs = self._logs or ("all" if slots <= FEW_SLOTS else "failed")
         self._tails, self.wants_output = logs != "none", logs == "all"
 
     def started(self, grant: Grant, slot: Slot) -> None:
         with self._lock:
             self.tally.started()
+            self._hosts[grant.token] = slot.host
 
     def output(self, grant: Grant, data: bytes) -> None:
         if not self.wants_output:
             return
         with self._lock:
             lines = self._lines.setdefault(grant.token, Lines())
-            self._add(grant.trial, lines.feed(data))
+            self._add(grant, lines.feed(data))
 
     def ended(self, grant: Grant, slot: Slot, outcome: Outcome, receipt: Receipt, tail: bytes) -> None:
         with self._lock:
+            self._hosts[grant.token] = slot.host
             if lines := self._lines.pop(grant.token, None):
-                self._add(grant.trial, lines.end())
+                self._add(grant, lines.end())
             elif outcome.state == "failed" and self._tails and not self.wants_output:
-                self._add(grant.trial, last_lines(tail))
+                self._add(grant, last_lines(tail))
             self.tally.ended(receipt.trial_state)
             self._buffer.append(self._told(grant, outcome, receipt))
+            del self._hosts[grant.token]
             if outcome.details.get("left") and not self._warned:
                 self._warned = True
                 self._buffer.append(_left(outcome.details))
@@ -131,8 +137,16 @@ class Plain(Quiet):
         while self._buffer and (wait or len(self._buffer) > MOST or takes(self._out)):
             show(self._out, "".join(f"{line}\n" for line in piece(self._buffer)))
 
-    def _add(self, trial: int, lines: Iterable[str]) -> None:
-        prefix = self._screen.paint(f"{trial:>{self._margin}} |", "dim")
+    def _host(self, grant: Grant) -> str:
+        """The host in a column of its own, where there are several."""
+        if not self.shows_hosts:
+            return ""
+        host = safe(self._hosts.get(grant.token, ""))
+        self._widest = max(self._widest, len(host))
+        return f"{host:<{self._widest}}  "
+
+    def _add(self, grant: Grant, lines: Iterable[str]) -> None:
+        prefix = self._screen.paint(f"{self._host(grant)}{grant.trial:>{self._margin}} |", "dim")
         self._buffer.extend(f"{prefix} {safe(bare(line).expandtabs())}" for line in lines)
 
     def _told(self, grant: Grant, outcome: Outcome, receipt: Receipt) -> str:
@@ -142,7 +156,7 @@ class Plain(Quiet):
         took = f" after {duration(seconds)}" if isinstance(seconds, (int, float)) else ""
         told = ", ".join(f"{name} {number(m.last)}" for name, m in list(outcome.metrics.items())[:4])
         again = "; queued again" if receipt.trial_state == "queued" else ""
-        return f"{grant.sweep}/{grant.trial} {word}{safe(reason)}{took}{again}" + (
+        return f"{self._host(grant)}{grant.sweep}/{grant.trial} {word}{safe(reason)}{took}{again}" + (
             f"  {safe(told)}" if told else ""
         )
 

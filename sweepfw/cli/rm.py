@@ -13,6 +13,7 @@ from sweepfw.cli.complete import sweep_names
 from sweepfw.errors import BusyError
 
 if TYPE_CHECKING:
+    from sweepfw.cli.site import Site, Sites
     from sweepfw.config.workspace import Workspace
     from sweepfw.core.model import Sweep
     from sweepfw.ledger.interface import Ledger
@@ -25,37 +26,36 @@ PATIENCE = 30.0  # seconds that a stopped run has to end
 @click.argument("sweeps", metavar="SWEEP...", nargs=-1, required=True, shell_complete=sweep_names)
 @click.option("--stop", is_flag=True, help="Stop a sweep that runs first, at once.")
 @click.option("--yes", "-y", is_flag=True, help="Don't ask.")
-def rm(sweeps: tuple[str, ...], stop: bool, yes: bool) -> None:
+@options.sites
+def rm(sites: Sites, sweeps: tuple[str, ...], stop: bool, yes: bool) -> None:
     """Delete sweeps: their trials, logs, metrics, output files and checkpoints. Their names stay used.
 
     A sweep that runs is refused without --stop. On a terminal it asks first.
     """
-    from sweepfw.core.naming import parse_target
-    from sweepfw.engine.lock import SweepLock
-
-    place = options.workspace()
-    ledger = options.existing(place)
-    found = [ledger.sweep(parse_target(name, trial=False).sweep) for name in dict.fromkeys(sweeps)]
-    for sweep in found:  # all or nothing: look at every one before the first is touched
-        if not stop and SweepLock.held(place, sweep.uid):
+    found = sites.find_all(sweeps)
+    for site, sweep in found:  # all or nothing: look at every one before the first is touched
+        if not stop and site.live(sweep):
             raise BusyError(f"{sweep.name} runs; `sweepfw rm --stop {sweep.name}` stops it first")
-    for sweep in found:
-        if yes or not sys.stdin.isatty() or click.confirm(_question(place, sweep)):
-            _remove(place, ledger, sweep, stop=stop)
+    for site, sweep in found:
+        if yes or not sys.stdin.isatty() or click.confirm(_question(site, sweep)):
+            site.forget(sweep, stop=stop)
             click.echo(f"{sweep.name} removed")
 
 
-def _question(place: Workspace, sweep: Sweep) -> str:
+def _question(site: Site, sweep: Sweep) -> str:
     from sweepfw.cli.render import plural, size
     from sweepfw.trial.guard.files import measure
 
-    _, count = measure(str(place.run(sweep.name)))
+    if site.remote:
+        return f"Delete {sweep.name}: {plural(sweep.total, 'trial')} on {site.name}?"
+    _, count = measure(str(site.place.run(sweep.name)))
     return f"Delete {sweep.name}: {plural(sweep.total, 'trial')}, {size(count)}?"
 
 
-def _remove(place: Workspace, ledger: Ledger, sweep: Sweep, *, stop: bool) -> None:
+def remove(place: Workspace, ledger: Ledger, sweep: Sweep, *, stop: bool) -> None:
+    """Delete a sweep of this machine with all its files. BusyError where it runs and `stop` was not said."""
     from sweepfw.engine.lock import SweepLock
-    from sweepfw.trial.guard.files import remove
+    from sweepfw.trial.guard.files import remove as delete
 
     if stop:
         ledger.stop(sweep.uid, now=True)
@@ -65,7 +65,7 @@ def _remove(place: Workspace, ledger: Ledger, sweep: Sweep, *, stop: bool) -> No
         rubbish = _put_aside(place.run(sweep.name))
         ledger.remove(sweep.uid)
         ledger.flush()
-        remove(str(rubbish))
+        delete(str(rubbish))
     finally:
         lock.release()
 

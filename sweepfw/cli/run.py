@@ -10,10 +10,13 @@ import click
 
 from sweepfw.cli import options
 from sweepfw.cli.complete import project_names
+from sweepfw.cli.prepared import prepare
 from sweepfw.errors import SweepError
 
 if TYPE_CHECKING:
     from sweepfw.cli.options import Running
+    from sweepfw.cli.prepared import Prepared
+    from sweepfw.cli.site import Sites
     from sweepfw.config.workspace import Workspace
     from sweepfw.core.model import Sweep
     from sweepfw.ledger.interface import Ledger
@@ -31,7 +34,9 @@ if TYPE_CHECKING:
 @click.option("--only", metavar="N[,N]", help="Run these trials; the others stay queued.")
 @click.option("--dry-run", is_flag=True, help="Show what would run, as `sweepfw plan` does, and run nothing.")
 @options.running
+@options.sites
 def run(
+    sites: Sites,
     project: str,
     task: str | None,
     sets: tuple[str, ...],
@@ -43,35 +48,36 @@ def run(
     dry_run: bool,
     how: Running,
 ) -> int:
-    """Run every combination of PROJECT's parameters on this machine.
+    """Run every combination of PROJECT's parameters: on the deployment where there is one, else here.
 
     PROJECT is a name under projects/, or a path. The project is frozen first: editing it while the sweep runs
-    changes nothing for its trials.
+    changes nothing for its trials. On a deployment, Ctrl-C leaves the sweep, and it goes on.
     """
     _check_note(note or "")
     if dry_run:
         from sweepfw.cli.plan import show_plan
 
         return show_plan(project, task, sets, repeats, max_trials, how.jobs, as_json=how.as_json)
+    if there := sites.deployment():
+        from sweepfw.cli.dispatch import dispatch
+
+        wanted = prepare(sites.place, project, task, sets, repeats, max_trials, name, only)
+        return dispatch(there, wanted, name, note, how)
     from sweepfw.trial.guard.client import Guardian
 
     guardian = None if how.detach else Guardian.start()  # boots while we read the project
     from sweepfw.cli.execute import detach, end, execute
 
     try:
-        from sweepfw.core.naming import parse_numbers
-
-        numbers = parse_numbers(only) if only is not None else None
-        place = options.workspace()
-        ledger, sweep = _submit(
-            place, project, task, sets, repeats, max_trials, name, note, numbers, how.jobs
-        )
+        place = sites.place
+        found = prepare(place, project, task, sets, repeats, max_trials, name, only)
+        ledger, sweep = _submit(place, found, name, note, how.jobs)
         if guardian is None:
             return detach(place, sweep, how, only)
         from sweepfw.engine.lock import SweepLock
 
         lock = SweepLock.acquire(place, sweep.uid)
-        return execute(place, ledger, sweep, lock, guardian, how, only=numbers)
+        return execute(place, ledger, sweep, lock, guardian, how, only=found.only)
     finally:
         if guardian:
             end(guardian)
@@ -91,44 +97,29 @@ def _check_note(note: str) -> None:
 
 
 def _submit(
-    place: Workspace,
-    ref: str,
-    task: str | None,
-    sets: tuple[str, ...],
-    repeats: int | None,
-    max_trials: int,
-    name: str | None,
-    note: str | None,
-    only: tuple[int, ...] | None,
-    jobs: int | None,
+    place: Workspace, project: Prepared, name: str | None, note: str | None, jobs: int | None
 ) -> tuple[Ledger, Sweep]:
     """Everything that can be wrong is found before anything is written."""
-    from sweepfw.config.project import find_project, load_project, spec_for
-    from sweepfw.core.grid import check_limit, count, expand
-    from sweepfw.core.space import Space
+    from sweepfw.core.grid import expand
     from sweepfw.engine.session import check_command, place_slots
     from sweepfw.ledger.local import open_ledger
-    from sweepfw.ledger.names import check_name
-    from sweepfw.snapshot import freeze, survey
+    from sweepfw.snapshot import freeze
 
-    if name is not None:
-        check_name(name)
-    root = find_project(place, ref, Path.cwd())
-    spec = spec_for(load_project(root), task, sets=sets, repeats=repeats)
-    space = Space.from_json(spec.space)
-    check_limit(space, max_trials)
-    total = count(space).number
-    if only and only[-1] > total:
-        raise SweepError(f"--only {only[-1]}: there are {total} trials, numbered from 1")
+    root, spec = project.root, project.spec
     place_slots(spec, jobs)
     check_command(spec, root)
-    listing = survey(root, spec.snapshot_limit)
+    listing = project.survey()
     ledger = open_ledger(place, create=True)
     if name is not None:
         ledger.check_name(name)
     snapshot = freeze(root, place.snapshots, spec.snapshot_limit, listing)
     sweep = ledger.submit(
-        spec, snapshot.id, expand(space), name=name, note=note or "", provenance={"root": str(root)}
+        spec,
+        snapshot.id,
+        expand(project.space),
+        name=name,
+        note=note or "",
+        provenance={"root": str(root)},
     )
     # Beside the first trials: a power cut must not take what the ledger names.
     threading.Thread(target=_settle, args=(place.snapshots, snapshot)).start()

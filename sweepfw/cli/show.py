@@ -13,8 +13,8 @@ from sweepfw.cli import options
 from sweepfw.cli.complete import targets
 
 if TYPE_CHECKING:
+    from sweepfw.cli.site import Site, Sites
     from sweepfw.cli.terminal import Screen
-    from sweepfw.config.workspace import Workspace
     from sweepfw.core.model import Sweep
     from sweepfw.core.naming import Target
     from sweepfw.core.ranking import Ranking
@@ -28,7 +28,8 @@ MOST_TRIALS = 5  # of the leaderboard
 @click.command()
 @click.argument("what", metavar="SWEEP[/N]", shell_complete=targets)
 @options.as_json
-def show(what: str, as_json: bool) -> None:
+@options.sites
+def show(sites: Sites, what: str, as_json: bool) -> None:
     """Show SWEEP: how far it is, its best trials, its failures. SWEEP/N: one trial.
 
     What to type next stands at the end.
@@ -38,20 +39,18 @@ def show(what: str, as_json: bool) -> None:
     from sweepfw.cli.terminal import Screen
     from sweepfw.core.naming import parse_target
 
-    place = options.workspace()
     target = parse_target(what)
-    ledger = options.existing(place)
-    sweep = ledger.sweep(target.sweep)
+    site, sweep = sites.find(target.sweep)
     if as_json:
-        _print_json(ledger, sweep, target)
+        _print_json(site.ledger, sweep, target)
         return
     screen = Screen.of(sys.stdout)
     if target.trial is None:
-        lines = _sweep(place, ledger, sweep, screen)
+        lines = _sweep(site, sweep, screen)
     else:
         from sweepfw.cli.show_trial import describe
 
-        lines = describe(place, ledger, sweep, target.trial, screen)
+        lines = describe(site, sweep, target.trial, screen)
     for line in lines:
         click.echo(line)
 
@@ -88,14 +87,15 @@ def _print_json(ledger: Ledger, sweep: Sweep, target: Target) -> None:
     out.write("\n]}\n")
 
 
-def _sweep(place: Workspace, ledger: Ledger, sweep: Sweep, screen: Screen) -> Iterator[str]:
+def _sweep(site: Site, sweep: Sweep, screen: Screen) -> Iterator[str]:
     from sweepfw.cli import records
     from sweepfw.cli.ls import shown_state
     from sweepfw.cli.render import leaderboard, safe
 
-    state = shown_state(place, sweep)
+    ledger, state = site.ledger, shown_state(site, sweep)
     reason = f": {safe(sweep.reason)}" if sweep.reason else ""
-    yield f"{screen.paint(safe(sweep.name), 'bold')}  {screen.paint(state)}{reason}"
+    where = f"  on {site.name}" if site.remote else ""
+    yield f"{screen.paint(safe(sweep.name), 'bold')}  {screen.paint(state)}{where}{reason}"
     yield from _facts(ledger, sweep)
     yield from _running(ledger, sweep, screen)
     yield from _failures(ledger, sweep, screen)

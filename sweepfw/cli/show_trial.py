@@ -8,18 +8,19 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from sweepfw.cli.render import Screen, assignments, duration, local_time, number, safe, size, table
+from sweepfw.cli.site import Site
 from sweepfw.config.workspace import Workspace
 from sweepfw.core.model import Attempt, Sweep, Trial
-from sweepfw.ledger.interface import Ledger
 
 MOST_FILES = 20
 MOST_METRICS = 20
 
 
-def describe(place: Workspace, ledger: Ledger, sweep: Sweep, wanted: int, screen: Screen) -> Iterator[str]:
+def describe(site: Site, sweep: Sweep, wanted: int, screen: Screen) -> Iterator[str]:
     """SweepError where the sweep has no such trial."""
-    (trial,) = ledger.trials(sweep.uid, numbers=[wanted])
-    attempts = list(ledger.attempts(sweep.uid, wanted))
+    place = site.place
+    (trial,) = site.ledger.trials(sweep.uid, numbers=[wanted])
+    attempts = list(site.ledger.attempts(sweep.uid, wanted))
     name = f"{sweep.name}/{trial.number}"
     reason = f": {safe(trial.reason)}" if trial.reason else ""
     yield f"{screen.paint(safe(name), 'bold')}  {screen.paint(trial.state)}{reason}"

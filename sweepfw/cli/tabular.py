@@ -12,11 +12,8 @@ from sweepfw.core.metrics import Point, parse_line, values
 from sweepfw.core.values import is_number, text
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
-    from sweepfw.config.workspace import Workspace
+    from sweepfw.cli.site import Found, Site
     from sweepfw.core.model import Attempt, Sweep, Trial
-    from sweepfw.ledger.interface import Ledger
 
 OWN = ("sweep", "trial", "repeat", "state", "reason", "attempts", "host", "started", "ended", "seconds")
 HISTORY = ("sweep", "trial", "attempt", "metric", "step", "value")
@@ -34,7 +31,7 @@ class Report(NamedTuple):
     value: float
 
 
-def trial_rows(ledger: Ledger, sweeps: Sequence[Sweep]) -> Iterator[list[str]]:
+def trial_rows(found: Sequence[Found]) -> Iterator[list[str]]:
     """A head, then a row for each trial: about it, its parameters as written, its metrics.
 
     A parameter and a metric of one name, or with a name of ours, are told apart as `params.x`, `metrics.x`.
@@ -42,8 +39,8 @@ def trial_rows(ledger: Ledger, sweeps: Sequence[Sweep]) -> Iterator[list[str]]:
     # The first walk finds the columns: trials may have different ones.
     params: dict[str, None] = {}
     metrics: dict[str, None] = {}
-    for sweep in sweeps:
-        for trial in ledger.trials(sweep.uid):
+    for site, sweep in found:
+        for trial in site.ledger.trials(sweep.uid):
             params.update(dict.fromkeys(trial.params))
             metrics.update(dict.fromkeys(trial.metrics))
     yield [
@@ -51,8 +48,8 @@ def trial_rows(ledger: Ledger, sweeps: Sequence[Sweep]) -> Iterator[list[str]]:
         *(f"params.{name}" if name in OWN or name in metrics else name for name in params),
         *(f"metrics.{name}" if name in OWN or name in params else name for name in metrics),
     ]
-    for sweep in sweeps:
-        for trial, attempts in records.with_attempts(ledger, sweep):
+    for site, sweep in found:
+        for trial, attempts in records.with_attempts(site.ledger, sweep):
             numbers = values(trial.metrics, sweep.spec.objective)
             yield [
                 *_own(sweep, trial, attempts),
@@ -82,36 +79,32 @@ def _utc(seconds: float | None) -> str:
     return "" if seconds is None else time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
 
 
-def history_rows(place: Workspace, ledger: Ledger, sweeps: Sequence[Sweep]) -> Iterator[list[str]]:
+def history_rows(found: Sequence[Found]) -> Iterator[list[str]]:
     """A head, then a row for each report."""
     yield list(HISTORY)
-    for sweep in sweeps:
-        for point in points(place, ledger, sweep):
+    for site, sweep in found:
+        for point in points(site, sweep):
             step = "" if point.step is None else f"{point.step:.15g}"
             yield [point.sweep, str(point.trial), str(point.attempt), point.metric, step, repr(point.value)]
 
 
-def points(place: Workspace, ledger: Ledger, sweep: Sweep) -> Iterator[Report]:
+def points(site: Site, sweep: Sweep) -> Iterator[Report]:
     """Every report of every attempt, in the order of the files: first what was reported, then what was read
     from the output. A metric that was reported is not taken from the output as well."""
-    for attempt in ledger.attempts(sweep.uid):
-        folder = place.attempt(sweep.name, attempt.trial, attempt.number)
+    for attempt in site.ledger.attempts(sweep.uid):
+        which = (sweep, attempt.trial, attempt.number)
         reported = set()
-        for point in _read(folder / "metrics.jsonl"):
+        for point in _read(site.lines(*which, "metrics.jsonl")):
             reported.add(point.name)
             yield Report(sweep.name, attempt.trial, attempt.number, point.name, point.step, point.value)
-        for point in _read(folder / "parsed.jsonl"):
+        for point in _read(site.lines(*which, "parsed.jsonl")):
             if point.name not in reported:
                 yield Report(sweep.name, attempt.trial, attempt.number, point.name, point.step, point.value)
 
 
-def _read(path: Path) -> Iterator[Point]:
-    try:
-        with path.open("rb") as file:
-            for line in file:
-                yield from parse_line(line) or ()
-    except (FileNotFoundError, NotADirectoryError):
-        return
+def _read(lines: Iterable[bytes]) -> Iterator[Point]:
+    for line in lines:
+        yield from parse_line(line) or ()
 
 
 def csv_lines(rows: Iterable[Sequence[str]]) -> Iterator[str]:

@@ -64,12 +64,7 @@ class Reports:
 
     def tail(self) -> bytes:
         """The last bytes of the log."""
-        try:
-            with Path(self._folder, "output.log").open("rb") as log:
-                log.seek(max(0, os.fstat(log.fileno()).st_size - TAIL))
-                return log.read(TAIL)
-        except OSError:
-            return b""
+        return tail(self._folder)
 
     def _size(self) -> int:
         try:
@@ -98,6 +93,16 @@ class Reports:
             except OSError as error:
                 self.trouble = self.trouble or error
             self._begun = True
+
+
+def tail(folder: str) -> bytes:
+    """The last bytes of an attempt's log; none where there is no log."""
+    try:
+        with Path(folder, "output.log").open("rb") as log:
+            log.seek(max(0, os.fstat(log.fileno()).st_size - TAIL))
+            return log.read(TAIL)
+    except OSError:
+        return b""
 
 
 def _line(point: Point) -> str:

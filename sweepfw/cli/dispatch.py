@@ -1,0 +1,184 @@
+"""Running on a deployment: the project goes to the head, and this terminal follows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import click
+
+from sweepfw.errors import SweepError
+
+if TYPE_CHECKING:
+    from sweepfw.cli.deployed import There
+    from sweepfw.cli.options import Running
+    from sweepfw.cli.prepared import Prepared
+    from sweepfw.cli.progress import Quiet
+    from sweepfw.cli.site import Site
+    from sweepfw.core.model import Draft, Environment, Spec, Sweep
+
+REQUIREMENTS = "requirements.txt"
+_TRIES = 20  # names that somebody else may take while we look
+
+
+def dispatch(there: There, project: Prepared, name: str | None, note: str | None, how: Running) -> int:
+    """Submit to the deployment and follow; the exit code of `run`."""
+    from dataclasses import replace
+
+    from sweepfw.cli.progress import listener
+    from sweepfw.engine.record import record
+    from sweepfw.snapshot import freeze, settle
+
+    _check(how)
+    view = listener(quiet=how.quiet, as_json=how.as_json, logs=how.logs)
+    place, say = there.place, view.note
+    listing = project.survey()
+    environment, described = _environment(project.spec, any(e.path == REQUIREMENTS for e in listing.files))
+    spec = replace(project.spec, environment=environment)
+    check_needs(there, spec)
+    place.prepare()
+    snapshot = freeze(project.root, place.snapshots, spec.snapshot_limit, listing)
+    settle(place.snapshots, snapshot)
+    say(f"running on {there.name}; trials use {described}")
+    there.receive(snapshot.id, say)
+    sweep = _submit(there, project, spec, snapshot.id, name, note)
+    record(place, there.ledger, sweep, described)
+    return _follow(there, sweep, view, how, 0)
+
+
+def go_on(there: Site, sweep: Sweep, how: Running, only: str | None) -> int:
+    """Let the head run what is queued, and follow it, unless it does so already."""
+    from sweepfw.cli.goon import nothing_left, work
+    from sweepfw.cli.progress import listener
+
+    _check(how)
+    if only is not None:
+        raise SweepError(f"--only: {there.name} runs all that is queued; name the trials in `retry`")
+    live = there.live(sweep)
+    there.ledger.open(sweep.uid)
+    now = there.ledger.sweep(sweep.uid)
+    if not work(now):
+        there.ledger.close(sweep.uid)
+        return nothing_left(now, how)
+    if live and sweep.state in ("queued", "running"):
+        if not how.quiet and not how.as_json:
+            click.echo(f"{sweep.name} runs already and goes on; follow it with: sweepfw attach {sweep.name}")
+        return 0
+    cursor, _ = there.ledger.ended_since(sweep.uid, 0)
+    return _follow(there, now, listener(quiet=how.quiet, as_json=how.as_json, logs=how.logs), how, cursor)
+
+
+def _check(how: Running) -> None:
+    if how.jobs is not None:
+        raise SweepError("-j is for this machine; a deployment's hosts have `slots` in config.yml")
+
+
+def _environment(spec: Spec, requirements: bool) -> tuple[Environment, str]:
+    """The Python of the trials, and what to say of it: this machine's own is not on the hosts."""
+    from sweepfw.core.model import Environment
+
+    if spec.environment.kind == "requirements":
+        return spec.environment, f"an environment from {spec.environment.value}"
+    if spec.environment.kind == "python":
+        return spec.environment, f"{spec.environment.value} of each host"
+    if requirements:
+        return Environment("requirements", REQUIREMENTS), f"an environment from {REQUIREMENTS}"
+    return spec.environment, "the Python of the workers' image"
+
+
+def check_needs(there: There, spec: Spec) -> None:
+    """SweepError where no worker that lives could ever run such a trial, with what they have."""
+    from sweepfw.core.placement import unmet
+
+    workers = [worker for worker in there.desk.status().workers if worker.alive]
+    if not workers:
+        raise SweepError(f"{there.name} has no worker that lives; look: sweepfw infra status")
+    reasons = [unmet(worker.worker.host, worker.advert, spec.needs) for worker in workers]
+    if all(reasons):
+        told = "; ".join(reason for reason in reasons[:3] if reason)
+        raise SweepError(f"no host of {there.name} can run these trials: {told}")
+
+
+def _submit(
+    there: There, project: Prepared, spec: Spec, snapshot: str, name: str | None, note: str | None
+) -> Sweep:
+    """A name that is taken neither there nor in this workspace, so that the sweep can come home."""
+    provenance = {"root": str(project.root), **_submitter(there)}
+    for candidate in _names(there, project.spec.project) if name is None else [name]:
+        try:
+            _check_name(there, candidate)
+        except SweepError:
+            if name is not None:
+                raise
+            continue
+        try:
+            return there.ledger.submit(
+                spec,
+                snapshot,
+                _drafts(project),
+                name=candidate,
+                note=note or "",
+                provenance=provenance,
+            )
+        except SweepError as error:
+            if name is not None or type(error) is not SweepError:
+                raise
+    raise SweepError(f"no name is free for a sweep of {project.spec.project}; give one with --name")
+
+
+def _drafts(project: Prepared) -> Iterator[Draft]:
+    from sweepfw.core.grid import expand
+
+    return expand(project.space)
+
+
+def _names(there: There, project: str) -> Iterator[str]:
+    """`<project>-<n>` from the first n that looks free."""
+    known = {sweep.name for sweep in there.ledger.sweeps()}
+    begin = 1
+    while f"{project}-{begin}" in known:
+        begin += 1
+    yield from (f"{project}-{n}" for n in range(begin, begin + len(known) + _TRIES))
+
+
+def _check_name(there: There, name: str) -> None:
+    from sweepfw.ledger.local import open_ledger
+
+    there.ledger.check_name(name)
+    if there.place.ledger.exists():
+        local = open_ledger(there.place, create=False)
+        try:
+            local.check_name(name)
+        finally:
+            local.disconnect()
+
+
+def _submitter(there: There) -> dict[str, str]:
+    """Who submitted it, and from where: others may share the deployment."""
+    import getpass
+    import os
+
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):
+        user = str(os.getuid())
+    return {"submitter": f"{user}@{os.uname().nodename}", "workspace": str(there.place.root)}
+
+
+def _follow(there: Site, sweep: Sweep, view: Quiet, how: Running, cursor: int) -> int:
+    if how.detach:
+        view.close()
+        _detached(there, sweep, how)
+        return 0
+    from sweepfw.cli.attach import follow
+
+    return follow(there, sweep, view, cursor, quiet=how.quiet)
+
+
+def _detached(there: Site, sweep: Sweep, how: Running) -> None:
+    if how.as_json:
+        import json
+
+        click.echo(json.dumps({"event": "detached", "sweep": sweep.name, "place": there.name}))
+    elif not how.quiet:
+        click.echo(f"{sweep.name} runs on {there.name}; follow it with: sweepfw attach {sweep.name}")
