@@ -29,7 +29,7 @@ ACCOUNT = 10_777  # some user of no name: any must do
 WORKERS = ("a", "b")
 
 
-class Missing(Exception):
+class MissingError(Exception):
     """Why no broker can be started here."""
 
 
@@ -115,12 +115,12 @@ class Broker:
 
     @staticmethod
     def find() -> Broker:
-        """A broker that is not started yet. Missing where there is none."""
+        """A broker that is not started yet. MissingError where there is none."""
         if image := _image():
             return ContainedBroker(image)
         if NATIVE.exists():
             return NativeBroker()
-        raise Missing("no RabbitMQ: neither the lab's image nor Debian's package rabbitmq-server")
+        raise MissingError("no RabbitMQ: neither the lab's image nor Debian's package rabbitmq-server")
 
     def address(self, user: str) -> str:
         return broker.address(user, self.passwords[user], "127.0.0.1", self.line.port)

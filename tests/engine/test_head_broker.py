@@ -9,7 +9,7 @@ from typing import Any
 import kombu
 import pytest
 from amqp.exceptions import AccessRefused, AMQPError
-from broker_lab import UID, Broker, Missing
+from broker_lab import UID, Broker, MissingError
 
 from sweepfw.core import broker
 
@@ -21,7 +21,7 @@ PIDBOX = f"{broker.node('a', '00ff')}.celery.pidbox"
 def rabbit() -> Iterator[Broker]:
     try:
         found = Broker.find()
-    except Missing as missing:
+    except MissingError as missing:
         pytest.skip(str(missing))
     with found.running():
         yield found
