@@ -22,6 +22,8 @@ INSIDE = str(Path(sweepfw.inside.__file__).parent)  # what `import sweepfw` find
 class Jobs:
     """Makes the Job of a snapshot when it is first asked for, once. Safe from several threads.
 
+    `agree` is told what an environment was resolved to, and tells what holds for the sweep (asked with None:
+    what holds so far). Without it, that is a file beside the sweep's trials. `number` numbers the jobs.
     Raises SetupFailed where the environment can't be built, SweepError where it is not there.
     """
 
@@ -32,10 +34,16 @@ class Jobs:
         say: Callable[[str], None],
         cancelled: Callable[[], bool] = lambda: False,
         environment: Mapping[str, str] = os.environ,
+        *,
+        agree: Callable[[str, str | None], str | None] | None = None,
+        number: Callable[[], int] | None = None,
     ) -> None:
         self._place, self._sweep, self._say, self._cancelled = place, sweep, say, cancelled
         self._environment = environment
+        self._agree = agree or self._note
         self._made: dict[str, Job] = {}
+        self._number = number or (lambda: len(self._made))
+        self._held: list[int] = []
         self._lock = threading.Lock()
 
     def __call__(self, snapshot: str) -> Job:
@@ -45,6 +53,11 @@ class Jobs:
                 job = self._made.get(snapshot) or self._make(snapshot)
                 self._made[snapshot] = job
         return job
+
+    def close(self) -> None:
+        """Let go of the environments, so that they can be collected. No trial of the sweep runs any more."""
+        while self._held:
+            os.close(self._held.pop())
 
     def _make(self, snapshot: str) -> Job:
         spec, run = self._sweep.spec, self._place.run(self._sweep.name)
@@ -65,25 +78,42 @@ class Jobs:
             outputs=spec.outputs,
             output_limit=spec.output_limit,
         )
-        return Job(len(self._made), spec, setup, found.python, found.describe, run, self._roots(found, env))
+        return Job(self._number(), spec, setup, found.python, found.describe, run, self._roots(found, env))
 
     def _resolve(self, snapshot: str) -> Resolved:
         """The environment, locked to what the sweep's first build resolved to."""
-        lock = self._place.run(self._sweep.name) / "environment" / f"{snapshot}.txt"
+        if self._sweep.spec.environment.kind != "requirements":
+            return self._build(snapshot, None)
+        lock = self._agree(snapshot, None)
+        found = self._build(snapshot, lock)
+        if lock is None and found.lock is not None:
+            lock = self._agree(snapshot, found.lock)
+            if lock is not None and lock != found.lock:  # another host was first
+                found = self._build(snapshot, lock)
+        return found
+
+    def _build(self, snapshot: str, lock: str | None) -> Resolved:
         found = resolve(
             self._sweep.spec.environment,
             self._place,
             self._root(),
             snapshot,
             env=self._environment,
-            lock=lock.read_text() if lock.exists() else None,
+            lock=lock,
             say=self._say,
             cancelled=self._cancelled,
         )
-        if found.lock is not None and not lock.exists():
-            lock.parent.mkdir(parents=True, exist_ok=True)
-            lock.write_text(found.lock)
+        self._held += [] if found.held is None else [found.held]
         return found
+
+    def _note(self, snapshot: str, text: str | None) -> str | None:
+        file = self._place.run(self._sweep.name) / "environment" / f"{snapshot}.txt"
+        if file.exists():
+            return file.read_text()
+        if text is not None:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(text)
+        return text
 
     def _roots(self, found: Resolved, env: Mapping[str, str]) -> tuple[str, ...]:
         """Where trials import the project from, if it is installed editable. Says what is not frozen."""
