@@ -1,0 +1,108 @@
+"""A deployment's hosts, reached side by side: one connection each, and what kept us from those without."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeVar
+
+from sweepfw.errors import SweepError, UnreachableError
+from sweepfw.fleet import remains
+from sweepfw.fleet.remains import Remains
+
+if TYPE_CHECKING:
+    from sweepfw.config.deployments import DeploymentState
+    from sweepfw.core.deployment import Host
+    from sweepfw.shell.shell import Shell
+
+T = TypeVar("T")
+Open = Callable[["DeploymentState", "Host"], "Shell"]
+
+
+@dataclass(frozen=True, slots=True)
+class Hosts:
+    """`shells` of the hosts that answer, and the failure of each that does not; both by the host's name."""
+
+    shells: Mapping[str, Shell]
+    failures: Mapping[str, SweepError]
+
+    def each(self, ask: Callable[[str, Shell], T]) -> dict[str, T]:
+        """The answers of all hosts that answer, asked side by side. The first failure is raised when all
+        are done; Ctrl-C ends all of them."""
+        calls = {name: _bound(ask, name, shell) for name, shell in self.shells.items()}
+        try:
+            answers = side_by_side(calls)
+        except BaseException:
+            self.close()
+            raise
+        for answer in answers.values():
+            if isinstance(answer, SweepError):
+                raise answer
+        return {name: answer for name, answer in answers.items() if not isinstance(answer, SweepError)}
+
+    def close(self) -> None:
+        for shell in self.shells.values():
+            shell.close()
+
+
+def open_shell(state: DeploymentState, host: Host) -> Shell:
+    """A shell on the host: this machine's own, or one over SSH."""
+    if host.local:
+        from sweepfw.shell.local import LocalShell
+
+        return LocalShell()
+    from sweepfw.shell.access import Access
+    from sweepfw.shell.ssh import SshShell
+
+    return SshShell.open(host, Access(state.known_hosts, state.deployment.identity))
+
+
+@contextmanager
+def opened(
+    state: DeploymentState, hosts: Iterable[Host] | None = None, *, open: Open = open_shell
+) -> Iterator[Hosts]:
+    """The deployment's hosts, or these of them. Closed when the context ends."""
+    wanted = list(state.deployment.hosts if hosts is None else hosts)
+    found = side_by_side({host.name: _bound(open, state, host) for host in wanted})
+    failures = {name: shell for name, shell in found.items() if isinstance(shell, SweepError)}
+    reached = Hosts({n: shell for n, shell in found.items() if not isinstance(shell, SweepError)}, failures)
+    try:
+        yield reached
+    finally:
+        reached.close()
+
+
+def look(state: DeploymentState, shell: Shell, host: str, *, gpus: bool = False) -> Remains:
+    """What of the deployment is on the host. SweepError where it does not tell."""
+    mark, remote_dir = secrets.token_hex(8), state.deployment.remote_dir
+    question = remains.question(mark, state.name, state.uid, remote_dir, gpus=gpus)
+    done = shell.run(question, timeout=120)
+    try:
+        return remains.read(mark, done.text)
+    except SweepError as error:
+        raise UnreachableError(f"{host}: {error}") from None
+
+
+def side_by_side(calls: Mapping[str, Callable[[], T]]) -> dict[str, T | SweepError]:
+    """What each call returned, or the SweepError that it raised, in the order of the calls."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    pool = ThreadPoolExecutor(max(1, len(calls)))
+    try:
+        futures = {name: pool.submit(_kept, call) for name, call in calls.items()}
+        return {name: future.result() for name, future in futures.items()}
+    finally:
+        pool.shutdown(wait=False)  # after Ctrl-C nobody waits for a host
+
+
+def _kept(call: Callable[[], T]) -> T | SweepError:
+    try:
+        return call()
+    except SweepError as error:
+        return error
+
+
+def _bound(call: Callable[..., T], *arguments: object) -> Callable[[], T]:
+    return lambda: call(*arguments)
