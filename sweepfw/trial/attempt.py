@@ -33,6 +33,12 @@ class Listener(Protocol):
     def note(self, text: str) -> None: ...
 
 
+class Recorder(Protocol):
+    """What running an attempt needs of a ledger."""
+
+    def finish(self, token: str, outcome: Outcome) -> Receipt: ...
+
+
 class Slot(NamedTuple):
     """Room for one running trial: CPUs, and GPUs by UUID. `gpus` None: the trial sees what is there."""
 
@@ -56,7 +62,7 @@ class Job(NamedTuple):
 
 def run_attempt(
     grant: Grant,
-    ledger: Ledger,
+    ledger: Recorder,
     keeper: Keeper,
     job: Job,
     slot: Slot,
@@ -94,7 +100,7 @@ def run_attempt(
 
 
 def record_loss(
-    grant: Grant, ledger: Ledger, slot: Slot, listener: Listener, *, alone: bool, counts: bool
+    grant: Grant, ledger: Recorder, slot: Slot, listener: Listener, *, alone: bool, counts: bool
 ) -> Outcome:
     """Tell the ledger of an attempt whose keeper died with it. `alone`: no other trial ran beside it.
 
@@ -132,14 +138,20 @@ def recover(place: Workspace, ledger: Ledger, sweep: Sweep) -> None:
     """
     for attempt in ledger.running(sweep.uid):
         folder = str(place.attempt(sweep.name, attempt.trial, attempt.number))
-        told = read_outcome(folder, attempt.token)
         grant = ledger.granted(attempt.token)
-        if told is None or grant is None:
-            continue
-        reports = Reports(folder, sweep.spec.metrics, None, sweep.spec.log_limit, keep=True)
-        reports.end()
-        ledger.finish(attempt.token, judged(told, reports, grant, sweep.spec))
+        if grant and (outcome := recall(folder, grant, sweep.spec)):
+            ledger.finish(attempt.token, outcome)
     ledger.requeue(sweep.uid, state="interrupted", why="the run was killed")
+
+
+def recall(folder: str, grant: Grant, spec: Spec) -> Outcome | None:
+    """The outcome of an attempt that ended when nobody was there to hear it; None where none was written."""
+    told = read_outcome(folder, grant.token)
+    if told is None:
+        return None
+    reports = Reports(folder, spec.metrics, None, spec.log_limit, keep=True)
+    reports.end()
+    return judged(told, reports, grant, spec)
 
 
 def order(grant: Grant, job: Job, slot: Slot, folder: str, checkpoint: str) -> Start:
