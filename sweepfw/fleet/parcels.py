@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 import stat
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, NamedTuple, cast
 
@@ -101,6 +101,12 @@ def _stays(rest: str, link: str) -> bool:
     return bool(link) and not link.startswith("/") and leads.startswith("files/")
 
 
+def _stays_output(name: str, link: str) -> bool:
+    """The same of a path below `runs/`."""
+    found = place(name)
+    return found is not None and found.output and _stays(found.rest, link)
+
+
 def lacking(items: Iterable[Item], home: Callable[[Item], Path]) -> list[Item]:
     """Those that are not at home as they are there: by size and time of change, or by what a link says."""
     return [item for item in items if not _same(item, home(item))]
@@ -125,34 +131,49 @@ class Received(NamedTuple):
 
 def unpack(
     stream: IO[bytes],
-    wanted: Mapping[str, Path],
+    wanted: Callable[[str], Path | None],
     root: Path,
     *,
     mode: int = 0o644,
+    stays: Callable[[str, str], bool] = _stays_output,
     took: Callable[[int], object] = lambda count: None,
 ) -> Received:
     """Put the members that are wanted to where they belong, below `root`; leave out all others.
 
-    Each is there whole or not at all, with the time of change that it had. `took` hears of bytes as they
-    come. StoppedError where the disk is full, or the stream is no tar or ends too early.
+    A link is made where `stays` says of its name and its target that it leads to nowhere else. Each is there
+    whole or not at all, with the time of change that it had. `took` hears of bytes as they come. StoppedError
+    where the disk is full, or the stream is no tar or ends too early.
     """
     import tarfile
 
-    paths: set[str] = set()
-    refused: dict[str, str] = {}
+    unpacking = _Unpacking(root, mode, stays, took)
     try:
         source = cast("IO[bytes]", _Ending(stream))
         with tarfile.open(fileobj=source, mode="r|", encoding="utf-8", errors="surrogateescape") as tar:
-            for member, target in _members(tar, wanted):
-                try:
-                    _put(tar, member, target, root, mode, took)
-                    paths.add(member.name)
-                except OSError as error:
-                    _stop_if_full(error, target)
-                    refused[member.name] = error.strerror or str(error)
+            for member in tar:
+                # A sparse file of a few bytes could fill this disk; ours are written out in full.
+                plain = member.isreg() and not member.issparse()
+                if (plain or member.issym()) and (target := wanted(member.name)) is not None:
+                    unpacking.take(tar, member, target)
     except (tarfile.TarError, EOFError) as error:
         raise StoppedError(f"files from a host ended too early ({error}); the same command goes on") from None
-    return Received(frozenset(paths), refused)
+    return Received(frozenset(unpacking.paths), unpacking.refused)
+
+
+def unpack_folder(stream: IO[bytes], folder: Path) -> Received:
+    """The same for a whole folder, of which nobody knows what is in it: what stays inside it is taken."""
+
+    def inside(name: str) -> Path | None:
+        name = name.removeprefix("./")
+        odd = name.startswith("/") or any(part in ("", ".", "..") for part in name.split("/"))
+        return None if odd else folder / name
+
+    def stays(name: str, link: str) -> bool:
+        leads = os.path.normpath(f"./{os.path.dirname(name)}/{link}")  # noqa: PTH120  # texts, no places of ours
+        return bool(link) and not link.startswith("/") and leads.split("/")[0] != ".."
+
+    folder.mkdir(parents=True, exist_ok=True)
+    return unpack(stream, inside, folder, stays=stays)
 
 
 class _Ending:
@@ -169,28 +190,33 @@ class _Ending:
         return data
 
 
-def _members(tar: TarFile, wanted: Mapping[str, Path]) -> Iterator[tuple[TarInfo, Path]]:
-    for member in tar:
-        # A sparse file of a few bytes could fill this disk; ours are written out in full.
-        plain = member.isreg() and not member.issparse()
-        if (plain or member.issym()) and (target := wanted.get(member.name)) is not None:
-            yield member, target
+class _Unpacking:
+    def __init__(
+        self, root: Path, mode: int, stays: Callable[[str, str], bool], took: Callable[[int], object]
+    ) -> None:
+        self._root, self._mode, self._stays, self._took = root, mode, stays, took
+        self.paths: set[str] = set()
+        self.refused: dict[str, str] = {}
 
+    def take(self, tar: TarFile, member: TarInfo, target: Path) -> None:
+        try:
+            self._put(tar, member, target)
+            self.paths.add(member.name)
+        except OSError as error:
+            _stop_if_full(error, target)
+            self.refused[member.name] = error.strerror or str(error)
 
-def _put(
-    tar: TarFile, member: TarInfo, target: Path, root: Path, mode: int, took: Callable[[int], object]
-) -> None:
-    make_folders(target.parent, root)
-    part = target.with_name(_PART)
-    part.unlink(missing_ok=True)
-    if member.issym():
-        found = place(member.name)
-        if found is None or not found.output or not _stays(found.rest, member.linkname):
+    def _put(self, tar: TarFile, member: TarInfo, target: Path) -> None:
+        make_folders(target.parent, self._root)
+        part = target.with_name(_PART)
+        part.unlink(missing_ok=True)
+        if not member.issym():
+            _write(tar, member, part, self._mode, self._took)
+        elif self._stays(member.name, member.linkname):
+            part.symlink_to(member.linkname)
+        else:
             raise OSError(0, f"a link that leads out of its folder, to {member.linkname}")
-        part.symlink_to(member.linkname)
-    else:
-        _write(tar, member, part, mode, took)
-    part.rename(target)
+        part.rename(target)
 
 
 def _write(tar: TarFile, member: TarInfo, part: Path, mode: int, took: Callable[[int], object]) -> None:

@@ -56,14 +56,14 @@ class Volume:
         return self._tar(
             ("-C", "runs"),
             "".join(f"{path}\0" for path in wanted),
-            lambda s: unpack(s, wanted, root, took=took),
+            lambda s: unpack(s, wanted.get, root, took=took),
         )
 
     def fetch_ledger(self, folder: Path) -> Path:
         """A copy of the ledger in `folder`; only while nobody writes it. SweepError where there is none."""
         wanted = {name: folder / name for name in _LEDGER}
         received = self._tar(
-            ("-C", ".sweepfw"), "\0".join([*_LEDGER, ""]), lambda s: unpack(s, wanted, folder, mode=0o600)
+            ("-C", ".sweepfw"), "\0".join([*_LEDGER, ""]), lambda s: unpack(s, wanted.get, folder, mode=0o600)
         )
         if "ledger.db" not in received.paths:
             raise SweepError(f"{self.host}: the volume {self.name} holds no ledger")
@@ -88,7 +88,16 @@ class Volume:
         """A command in a container of its own that sees the volume, and can change nothing."""
         return cmd(
             *("docker", "run", "--rm", "-i", "--network", "none", "--read-only", "--pull", "never"),
-            *("--cap-drop", "ALL", "--security-opt", "no-new-privileges", "--user", self.user),
+            *(
+                "--cap-drop",
+                "ALL",
+                "--security-opt",
+                "no-new-privileges",
+                "--userns",
+                "host",
+                "--user",
+                self.user,
+            ),
             *("--label", f"{DEPLOYMENT_LABEL}={self.deployment}", "--label", f"{ROLE_LABEL}=reader"),
             *("-v", f"{self.name}:{_PLACE}:ro", "-w", _PLACE, "--entrypoint", argv[0]),
             *(self.image, *argv[1:]),

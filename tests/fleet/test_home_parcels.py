@@ -40,7 +40,7 @@ def everything(root: Path) -> set[str]:
 
 def test_a_file_lands_in_its_place_with_its_time(tmp_path: Path) -> None:
     stream = packed((FILE, b"weights", {"mode": 0o755}))
-    received = unpack(stream, {FILE: tmp_path / FILE}, tmp_path)
+    received = unpack(stream, {FILE: tmp_path / FILE}.get, tmp_path)
     assert (tmp_path / FILE).read_bytes() == b"weights"
     assert (tmp_path / FILE).stat().st_mtime == 1_700_000_000
     assert (tmp_path / FILE).stat().st_mode & 0o777 == 0o744
@@ -72,7 +72,7 @@ def test_what_was_not_asked_for_and_what_leads_out_lands_nowhere(
     tmp_path: Path, name: str, more: dict[str, object]
 ) -> None:
     root = tmp_path / "deep" / "runs"
-    received = unpack(packed((name, b"", more)), {FILE: root / FILE}, root)
+    received = unpack(packed((name, b"", more)), {FILE: root / FILE}.get, root)
     assert received.paths == set()
     assert not [found for found in tmp_path.rglob("*") if not found.is_dir()]
 
@@ -80,7 +80,7 @@ def test_what_was_not_asked_for_and_what_leads_out_lands_nowhere(
 def test_a_link_that_stays_in_its_folder_is_kept(tmp_path: Path) -> None:
     link = "digits-1/trials/3/1/files/best"
     stream = packed((link, None, {"type": tarfile.SYMTYPE, "linkname": "model.npz"}))
-    assert unpack(stream, {link: tmp_path / link}, tmp_path).paths == {link}
+    assert unpack(stream, {link: tmp_path / link}.get, tmp_path).paths == {link}
     assert os.readlink(tmp_path / link) == "model.npz"
     assert lacking([Item(link, 0, 0, "model.npz")], lambda item: tmp_path / item.path) == []
 
@@ -90,7 +90,7 @@ def test_nothing_is_written_through_a_link_at_home(tmp_path: Path) -> None:
     elsewhere.mkdir()
     (root / "digits-1/trials/3/1").mkdir(parents=True)
     (root / "digits-1/trials/3/1/files").symlink_to(elsewhere)
-    received = unpack(packed((FILE, b"x", {})), {FILE: root / FILE}, root)
+    received = unpack(packed((FILE, b"x", {})), {FILE: root / FILE}.get, root)
     assert FILE in received.refused
     assert everything(elsewhere) == set()
 
@@ -99,7 +99,7 @@ def test_a_sparse_file_that_would_fill_the_disk_is_left_out(tmp_path: Path) -> N
     with (tmp_path / "huge").open("wb") as file:
         file.truncate(1 << 33)
     tar = subprocess.run(["tar", "-C", tmp_path, "-Scf", "-", "huge"], capture_output=True, check=True).stdout
-    received = unpack(io.BytesIO(tar), {"huge": tmp_path / "home"}, tmp_path)
+    received = unpack(io.BytesIO(tar), {"huge": tmp_path / "home"}.get, tmp_path)
     assert received.paths == set()
     assert not (tmp_path / "home").exists()
 
@@ -108,7 +108,7 @@ def test_a_stream_that_ends_too_early_leaves_whole_files_only(tmp_path: Path) ->
     second = FILE + "2"
     data = packed((FILE, b"a" * 5000, {}), (second, b"b" * 50_000, {})).getvalue()
     with pytest.raises(StoppedError, match="too early"):
-        unpack(io.BytesIO(data[:30_000]), {FILE: tmp_path / FILE, second: tmp_path / second}, tmp_path)
+        unpack(io.BytesIO(data[:30_000]), {FILE: tmp_path / FILE, second: tmp_path / second}.get, tmp_path)
     assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["model.npz"]
 
 
@@ -121,7 +121,7 @@ def test_a_damaged_stream_is_one_line(damages: list[tuple[int, bytes]]) -> None:
     for at, new in damages:
         data[at : at + len(new)] = new
     with suppress(StoppedError):
-        assert unpack(io.BytesIO(data), {}, Path("/nonexistent")).paths == set()
+        assert unpack(io.BytesIO(data), {}.get, Path("/nonexistent")).paths == set()
 
 
 @given(st.lists(st.sampled_from(["digits-1", "trials", "1", "files", "..", ".", "", "a b\n", "-x", "/"])))
