@@ -146,6 +146,7 @@ class Trial(NamedTuple):
     started: float | None = None  # of the last attempt
     ended: float | None = None
     snapshot: str = ""  # of the last attempt; "" before the first
+    next_snapshot: str = ""  # what the next attempt runs, if not the sweep's snapshot
 
 
 class MetricSummary(NamedTuple):

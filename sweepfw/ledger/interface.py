@@ -240,7 +240,7 @@ class Ledger(Protocol):
 
     def snapshots(self, uid: str | None = None) -> set[str]:
         """Ids of all snapshots that some sweep, attempt or reopened trial names; or of those that this sweep
-        and its trials' last attempts ran."""
+        and its trials' last attempts ran, and their next will."""
         ...
 
     def disconnect(self) -> None:

@@ -161,7 +161,11 @@ class Queries(Part):
         with self._db.read() as db:
             if uid is not None:
                 sweep, own = find_sweep(db, uid, "id, snapshot")
-                ran = db.execute("SELECT DISTINCT snapshot FROM trial WHERE sweep = ?", (sweep,))
+                ran = db.execute(
+                    "SELECT snapshot FROM trial WHERE sweep = ?1 UNION "
+                    "SELECT next_snapshot FROM trial WHERE sweep = ?1 AND next_snapshot IS NOT NULL",
+                    (sweep,),
+                )
                 return {own, *(snapshot for (snapshot,) in ran)} - {""}
             found = db.execute(
                 "SELECT snapshot FROM sweep UNION SELECT snapshot FROM attempt "

@@ -15,7 +15,10 @@ Row = tuple[Any, ...]
 _parse = json.JSONDecoder().raw_decode  # json.loads without its checks of what we wrote ourselves
 
 SWEEP = "uid, name, spec, snapshot, state, created, note, reason, ended, provenance"
-TRIAL = "number, state, params, repeat, reason, attempts, metrics, started, ended, snapshot"
+TRIAL = (
+    "number, state, params, repeat, reason, attempts, metrics, started, ended, snapshot, "
+    "coalesce(next_snapshot, '')"
+)
 ATTEMPT = (
     "trial, number, state, token, host, slot, snapshot, started, ended, reason, exit_code, accepted, "
     "metrics, outcome"
@@ -43,7 +46,7 @@ def trials(found: Sequence[Row]) -> Iterator[Trial]:
     """The params of all are read at once, the metrics only when they are asked for: both take long."""
     decoded = values.decode_all(row[2] for row in found)
     for row, params in zip(found, decoded, strict=True):
-        number, state, _, repeat, reason, attempts, metrics, started, ended, snapshot = row
+        number, state, _, repeat, reason, attempts, metrics, started, ended, snapshot, coming = row
         yield Trial(
             number=number,
             state=state,
@@ -55,6 +58,7 @@ def trials(found: Sequence[Row]) -> Iterator[Trial]:
             started=started,
             ended=ended,
             snapshot=snapshot,
+            next_snapshot=coming,
         )
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 
+from sweepfw.ledger.adoption import Adoption
 from sweepfw.ledger.backlog import Backlog
 from sweepfw.ledger.holder import Holder
 from sweepfw.ledger.leases import Leases
@@ -14,10 +15,9 @@ from sweepfw.ledger.logs import Logs
 from sweepfw.ledger.orders import Orders
 from sweepfw.ledger.protocol import Protocol
 from sweepfw.ledger.queries import Queries
-from sweepfw.ledger.submission import Submission
 
 
-class SqliteLedger(Submission, Protocol, Leases, Holder, Logs, Orders, Queries, Backlog):
+class SqliteLedger(Adoption, Protocol, Leases, Holder, Logs, Orders, Queries, Backlog):
     """Keeps every promise of `interface.Ledger` in one SQLite file that several processes may use at once.
 
     `runs` is the folder that logs are stored in; `clock` tells Unix seconds. The file is made where it

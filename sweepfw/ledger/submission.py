@@ -101,16 +101,23 @@ class Submission(Part):
         db.execute("INSERT INTO used_name (name) VALUES (?)", (name,))
         return name
 
+    def _reserve(self, db: sqlite3.Connection, name: str) -> None:
+        """Use a name whose folder may be there already."""
+        _refuse_used(name, _used(db))
+        db.execute("INSERT INTO used_name (name) VALUES (?)", (name,))
+
     def _check_unused(self, name: str, used: Collection[str]) -> None:
-        if name.lower() in used:
-            raise SweepError(
-                f'sweep name "{name}" was used before; choose another: names are never used again'
-            )
+        _refuse_used(name, used)
         if self._has_folder(name):
             raise SweepError(f"{self._runs / name}: is there already; move it away or choose another name")
 
     def _has_folder(self, name: str) -> bool:
         return (self._runs / name).exists()
+
+
+def _refuse_used(name: str, used: Collection[str]) -> None:
+    if name.lower() in used:
+        raise SweepError(f'sweep name "{name}" was used before; choose another: names are never used again')
 
 
 def _used(db: sqlite3.Connection) -> set[str]:
