@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from ledger_service import Door
+
 from sweepfw.core.model import Draft, Spec, Worker
 from sweepfw.core.values import Number
 from sweepfw.ledger.interface import Ledger
@@ -18,7 +20,11 @@ def sqlite(folder: Path) -> Ledger:
     return SqliteLedger(folder / "ledger.db", folder / "runs")
 
 
-DOORS: list[Callable[[Path], Ledger]] = [sqlite]
+def http(folder: Path) -> Ledger:
+    return Door(folder)  # type: ignore[return-value]  # it hands each method on to whom it is for
+
+
+DOORS: list[Callable[[Path], Ledger]] = [sqlite, http]
 
 
 def drafts(count: int) -> list[Draft]:
