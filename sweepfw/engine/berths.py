@@ -3,12 +3,27 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from math import ceil
 
 from sweepfw.core.gpus import Gpu
 from sweepfw.core.model import Needs
 from sweepfw.trial.attempt import Slot
+
+
+class Berth:
+    """A slot that a trial has, until it gives it back; again does nothing."""
+
+    def __init__(self, slot: Slot, give: Callable[[Slot], None]) -> None:
+        self.slot, self._give = slot, give
+        self._lock = threading.Lock()
+        self._given = False
+
+    def give(self) -> None:
+        with self._lock:
+            given, self._given = self._given, True
+        if not given:
+            self._give(self.slot)
 
 
 class Berths:
@@ -26,7 +41,7 @@ class Berths:
         self._used: set[str] = set()
         self._foreign: set[str] = set()
 
-    def take(self, needs: Needs) -> Slot | None:
+    def take(self, needs: Needs) -> Berth | None:
         """A slot with the GPUs that a trial with these needs wants; None where that is not free now."""
         count = self._wanted(needs)
         with self._lock:
@@ -39,15 +54,14 @@ class Berths:
             number = min(self._free)
             self._free.remove(number)
         visible = gpus if gpus or needs.gpus == 0 else None
-        return Slot(str(number), self._host, max(ceil(needs.cpus), self._cpus), visible)
+        return Berth(Slot(str(number), self._host, max(ceil(needs.cpus), self._cpus), visible), self._give)
 
     def _wanted(self, needs: Needs) -> int:
         if needs.gpus is not None:
             return needs.gpus
         return 1 if self._gpus or needs.vram is not None else 0
 
-    def give(self, slot: Slot) -> None:
-        """The slot is free again, and so are its GPUs."""
+    def _give(self, slot: Slot) -> None:
         with self._lock:
             self._free.append(int(slot.name))
             self._used.difference_update(slot.gpus or ())

@@ -86,6 +86,8 @@ class LogLine:
 def ship_files(head: Head, token: str, folder: str) -> bool:
     """Send the attempt's small files; whether that is all of them."""
     names, complete = choose(folder)
+    if not names:
+        return complete
     with packed(folder, names, head.scratch) as pack:
         head.insist(lambda: _keep(head, token, pack))
     return complete
