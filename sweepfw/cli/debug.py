@@ -11,6 +11,7 @@ from sweepfw.cli import options
 from sweepfw.cli.complete import trial_names
 
 if TYPE_CHECKING:
+    from sweepfw.cli.site import Sites
     from sweepfw.config.workspace import Workspace
     from sweepfw.core.model import Grant, Sweep, Trial
 
@@ -18,20 +19,20 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("trial", metavar="SWEEP/N", shell_complete=trial_names)
 @click.option("--shell", is_flag=True, help="Open a shell there instead of running the command.")
-def debug(trial: str, shell: bool) -> int:
-    """Run trial SWEEP/N again here, as it ran: its code, environment, command. The ledger is not told.
+@options.sites
+def debug(sites: Sites, trial: str, shell: bool) -> int:
+    """Run trial SWEEP/N again on this machine: its code, environment, command. The ledger is not told.
 
     What it reports and saves goes to a folder `debug` beside its attempts. The exit code is the command's.
     """
     from sweepfw.core.naming import parse_target
     from sweepfw.errors import SweepError
 
-    place = options.workspace()
-    ledger = options.existing(place)
     target = parse_target(trial, trial=True)
-    sweep = ledger.sweep(target.sweep)
-    for found in ledger.trials(sweep.uid, numbers=[target.trial or 0]):
-        return _debug(place, sweep, found, shell)
+    site, sweep = sites.find(target.sweep)
+    for found in site.ledger.trials(sweep.uid, numbers=[target.trial or 0]):
+        site.fetch(found.snapshot or sweep.snapshot)
+        return _debug(site.place, sweep, found, shell)
     raise SweepError(f"{sweep.name} has no trial {target.trial}; it has {sweep.total}")
 
 

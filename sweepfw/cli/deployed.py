@@ -78,6 +78,14 @@ class There:
         if rest:
             yield rest
 
+    def files(self, sweep: Sweep, trial: int, attempt: int) -> dict[str, int]:
+        """See Site.files."""
+        return self.desk.files(sweep.uid, trial, attempt)
+
+    def fetch(self, snapshot: str) -> None:
+        """See Site.fetch."""
+        fetch(self.desk, self.place.snapshots, snapshot)
+
     def receive(self, snapshot: str, say: Callable[[str], object] = lambda text: None) -> None:
         """See Site.receive: what the head lacks of it goes there."""
 
@@ -139,6 +147,18 @@ def send(
         desk.put_contents(reader(pack(store, sorted(lacking))))
     desk.put_manifest(snapshot, (store / f"{snapshot}.json").read_bytes())
     return size
+
+
+def fetch(desk: Desk, store: Path, snapshot: str) -> None:
+    """Bring a snapshot here: only contents that this store lacks."""
+    from sweepfw.snapshot.transfer import accept, contents_of, lacking, reader, unpack
+
+    if (store / f"{snapshot}.json").is_file():
+        return
+    text = desk.manifest(snapshot)
+    if wanted := lacking(store, contents_of(text)):
+        unpack(store, reader(desk.contents(sorted(wanted))))
+    accept(store, snapshot, text)
 
 
 def required(on: str | None, place: Workspace) -> There:

@@ -33,6 +33,7 @@ def describe(site: Site, sweep: Sweep, wanted: int, screen: Screen) -> Iterator[
     yield from _attempts(attempts, screen)
     if attempts:
         yield from _files(place.attempt(sweep.name, trial.number, attempts[-1].number), screen)
+        yield from _files_there(site, sweep, attempts[-1], screen)
     yield ""
     yield from _next(name, trial, attempts)
 
@@ -100,6 +101,21 @@ def _files(folder: Path, screen: Screen) -> Iterator[str]:
         yield "  work/ is the working copy as the trial left it, kept until `sweepfw gc`"
     if checkpoint.is_dir():
         yield f"checkpoint in {safe(_near(checkpoint))}"
+
+
+def _files_there(site: Site, sweep: Sweep, attempt: Attempt, screen: Screen) -> Iterator[str]:
+    """What the deployment keeps of the attempt: at its head, or on the host that made it."""
+    if not site.remote:
+        return
+    kept = site.files(sweep, attempt.trial, attempt.number)
+    rows = [[f"  {safe(path)}", size(count)] for path, count in sorted(kept.items())[:MOST_FILES]]
+    if rows:
+        yield ""
+        yield f"files on {safe(site.name)}"
+        yield from table(["", ""], rows, screen)[1:]
+    host = attempt.outcome.get("files_on")
+    if host:
+        yield f"  output files are on {safe(str(host))}; `sweepfw pull {sweep.name}/{attempt.trial}` brings them"
 
 
 def _walk(folder: Path, leave: Path) -> Iterator[tuple[Path, int]]:

@@ -55,6 +55,14 @@ class Site(Protocol):
         """The lines of a file in the attempt's folder; none where it is not there."""
         ...
 
+    def files(self, sweep: Sweep, trial: int, attempt: int) -> dict[str, int]:
+        """The attempt's files that a deployment's head keeps, with their sizes in bytes."""
+        ...
+
+    def fetch(self, snapshot: str) -> None:
+        """Make sure that a sweep's snapshot is in this workspace's store."""
+        ...
+
     def receive(self, snapshot: str) -> None:
         """Make sure that a snapshot of this workspace is where trials get it from."""
         ...
@@ -102,6 +110,13 @@ class Here:
                 yield from file
         except (FileNotFoundError, NotADirectoryError):
             return
+
+    def files(self, sweep: Sweep, trial: int, attempt: int) -> dict[str, int]:
+        """See Site.files: there is no head."""
+        return {}
+
+    def fetch(self, snapshot: str) -> None:
+        """See Site.fetch: it is."""
 
     def receive(self, snapshot: str) -> None:
         """See Site.receive: it is there."""

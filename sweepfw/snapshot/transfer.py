@@ -98,6 +98,14 @@ def accept(store: Path, id: str, text: bytes) -> None:
     write_manifest(manifest(store, id), text)
 
 
+def contents_of(text: bytes) -> dict[str, int]:
+    """The contents that a list names: SHA-256 -> size. SweepError where it is none."""
+    try:
+        return {row[3]: row[4] for row in json.loads(text)["files"] if row[1] == "file"}
+    except (ValueError, KeyError, TypeError, IndexError):
+        raise SweepError("a snapshot's list makes no sense; submit the sweep again") from None
+
+
 def reader(pieces: Iterator[bytes]) -> IO[bytes]:
     """The pieces as a file that can be read once."""
     return io.BufferedReader(_Pieces(pieces), _CHUNK)  # type: ignore[type-var]  # it reads, which is enough
