@@ -1,0 +1,105 @@
+"""One command at a host: an SSH channel, with the script that runs the command first."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable
+from threading import Timer
+from typing import IO, Any
+
+from paramiko.ssh_exception import SSHException
+
+from sweepfw.errors import SweepError
+from sweepfw.shell import faults
+from sweepfw.shell import script as scripts
+from sweepfw.shell.pump import pump
+
+
+class Session:
+    """One script at the host, as `pump.Ends`: a channel, with its script first and its answer taken off."""
+
+    def __init__(
+        self, host: str, channel: Any, mark: str, script: bytes, kill: Callable[[int], None]
+    ) -> None:
+        self._host, self._channel, self._script, self._kill = host, channel, script, kill
+        self._out, self._err = scripts.Unwrapper(mark), scripts.Unwrapper(mark)
+        self._killed = False
+
+    def carry(
+        self,
+        stdin: IO[bytes] | None,
+        out: Callable[[bytes], object],
+        err: Callable[[bytes], object],
+        timeout: float | None = None,
+    ) -> int | None:
+        """Run it to its end; its exit code, or None where it was killed because of the time."""
+        timer = Timer(timeout, self.kill) if timeout is not None else None
+        try:
+            if timer is not None:
+                timer.daemon = True
+                timer.start()
+            self._channel.exec_command(scripts.line(self._script))
+            self.write(self._script)
+            pump(self, stdin, out, err)
+        except (SSHException, EOFError, OSError):
+            if not self._killed:
+                raise faults.lost(self._host) from None
+        finally:
+            if timer is not None:
+                timer.cancel()
+        return None if self._killed else self._code()
+
+    def _code(self) -> int:
+        if not self._channel.status_event.wait(5):
+            raise faults.lost(self._host)
+        code: int = self._channel.recv_exit_status()
+        if code >= 0:
+            return code
+        if self._channel.transport.is_active():
+            return (
+                128 + signal.SIGKILL
+            )  # not the command but the shell around it was killed, with which is unsaid
+        raise faults.lost(self._host)
+
+    def check(self, name: str, cwd: str | None) -> None:
+        """SweepError where the command was not even started."""
+        header = self._out.header or self._err.header
+        host = self._host
+        if header is None:
+            noise = (self._out.noise or self._err.noise or "nothing").splitlines()[-1][:200]
+            raise SweepError(f"{host}: the login there runs no commands, it says: {noise}")
+        if header.start == "folder":
+            raise SweepError(f"{host}: {cwd}: no such folder; {name} was to run there")
+        if header.start == "missing":
+            raise SweepError(f"{host}: {name}: no such command there; install it or put it on PATH")
+        if header.start != "ok":
+            raise SweepError(f"{host}: {name}: can't be started (it is no program)")
+
+    # -- what pump asks for ----------------------------------------------------------------------------
+
+    def read_out(self) -> bytes:
+        return self._unwrapped(self._channel.recv, self._out)
+
+    def read_err(self) -> bytes:
+        return self._unwrapped(self._channel.recv_stderr, self._err)
+
+    def _unwrapped(self, recv: Callable[[int], bytes], unwrap: scripts.Unwrapper) -> bytes:
+        while piece := recv(1 << 16):
+            if data := unwrap(piece):
+                return data
+        return b""
+
+    def write(self, data: bytes) -> None:
+        self._channel.sendall(data)
+
+    def close_input(self) -> None:
+        self._channel.shutdown_write()
+
+    def kill(self) -> None:
+        if self._killed:
+            return
+        self._killed = True
+        header = self._out.header or self._err.header
+        if header is not None and not self._channel.exit_status_ready():
+            self._kill(header.pid)
+        self._channel.close()

@@ -1,0 +1,135 @@
+"""A real sshd on a free port of loopback, as this user, with keys of its own."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import shutil
+import socket
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from sweepfw.core.deployment import Host
+from sweepfw.shell.access import Access
+from sweepfw.shell.host_keys import HostKey, _key, add_key, lookup_name
+
+PROGRAM = shutil.which("sshd", path="/usr/sbin:/usr/local/sbin:" + os.environ.get("PATH", ""))
+needs_sshd = pytest.mark.skipif(PROGRAM is None, reason="no sshd here: Debian's package is openssh-server")
+USER = getpass.getuser()
+
+
+def make_key(path: Path, kind: str = "ed25519", passphrase: str = "") -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    subprocess.run(["ssh-keygen", "-q", "-t", kind, "-N", passphrase, "-C", "", "-f", path], check=True)
+    return path
+
+
+def public(path: Path) -> HostKey:
+    type, encoded = path.with_suffix(".pub").read_text().split()[:2]
+    key = _key(type, encoded)
+    assert key is not None
+    return key
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+class Sshd:
+    """A machine, as far as SSH can tell. `folder` holds its keys and what it knows."""
+
+    def __init__(
+        self, folder: Path, *lines: str, keys: tuple[str, ...] = ("ed25519",), opens: bool = True
+    ) -> None:
+        folder.mkdir(parents=True)
+        self.folder, self.port, self._lines = folder, free_port(), lines
+        self.host_keys = [make_key(folder / f"host_{kind}", kind) for kind in keys]
+        self.client_key = make_key(folder / "client")
+        (folder / "authorized").write_text((folder / "client.pub").read_text() if opens else "")
+        (folder / "config").write_text(
+            f"Host *\n  UserKnownHostsFile {folder}/user_known_hosts\n  GlobalKnownHostsFile none\n"
+        )
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self, *lines: str) -> Sshd:
+        Path("/run/sshd").mkdir(exist_ok=True) if os.getuid() == 0 else None
+        config = self.folder / "sshd_config"
+        settings = [
+            f"Port {self.port}",
+            "ListenAddress 127.0.0.1",
+            *(f"HostKey {key}" for key in self.host_keys),
+            f"AuthorizedKeysFile {self.folder}/authorized",
+            "StrictModes no",
+            "UsePAM no",
+            "PidFile none",
+            "PasswordAuthentication no",
+            "KbdInteractiveAuthentication no",
+            "LogLevel VERBOSE",
+            *self._lines,
+            *lines,
+        ]
+        config.write_text("\n".join(settings) + "\n")
+        with (self.folder / "log").open("ab") as log:
+            self.process = subprocess.Popen([str(PROGRAM), "-D", "-e", "-f", config], stderr=log)
+        deadline = time.monotonic() + 20
+        while not self._answers():
+            assert time.monotonic() < deadline and self.process.poll() is None, self.log
+            time.sleep(0.02)
+        return self
+
+    def _answers(self) -> bool:
+        try:
+            with socket.create_connection(("127.0.0.1", self.port), timeout=1) as connection:
+                return connection.recv(4) == b"SSH-"
+        except OSError:
+            return False
+
+    @property
+    def log(self) -> str:
+        return (self.folder / "log").read_text(errors="replace")
+
+    def stop(self) -> None:
+        if self.process is not None and self.process.poll() is None:
+            self.process.terminate()
+            self.process.wait(10)
+
+    def cut(self) -> None:
+        """End every connection, as if the machine were gone; nobody can log in until `start`."""
+        self.stop()
+        for pid in _sessions(self.folder):
+            os.kill(pid, 9)
+
+    def host(self, name: str = "there", **fields: object) -> Host:
+        return Host(**{"name": name, "target": "127.0.0.1", "user": USER, "port": self.port, **fields})  # type: ignore[arg-type]  # a test's own fields
+
+    def access(self, *, known: bool = True, **fields: object) -> Access:
+        known_hosts = self.folder / "known_hosts"
+        if known:
+            for key in self.host_keys:
+                add_key(known_hosts, lookup_name("127.0.0.1", self.port), public(key))
+        given = {
+            "identity": str(self.client_key),
+            "config": str(self.folder / "config"),
+            "timeout": 10,
+            **fields,
+        }
+        return Access(known_hosts, **given)  # type: ignore[arg-type]  # a test's own fields
+
+
+def _sessions(folder: Path) -> list[int]:
+    """The sshd processes of this machine's connections: its children know its configuration."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                words = (entry / "cmdline").read_bytes()
+            except OSError:
+                continue
+            if str(folder).encode() in words and b"sshd" in words:
+                found.append(int(entry.name))
+    return found
