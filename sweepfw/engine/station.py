@@ -51,7 +51,8 @@ class Station:
         self._inside = 0  # calls of `run`
         self._orders = 0  # how many times there were orders
         self._doomed: set[str] = set()  # names of sweeps whose files go when nothing of them runs
-        self.closed = False  # nothing new starts
+        self.closed = False  # nothing new starts any more
+        self.drained = False  # nothing new starts until somebody says so
         self._leaving: float | None = None  # the grace given to all
 
     # -- in the threads of Celery's pool ---------------------------------------------------------------
@@ -71,7 +72,7 @@ class Station:
             self._forget_doomed()
 
     def _run(self, uid: str, number: int) -> None:
-        if self.closed:
+        if self.closed or self.drained:
             return
         sweep = self._stores.sweep(uid)
         berth = self._berths.take(sweep.spec.needs)
