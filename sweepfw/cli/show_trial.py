@@ -115,7 +115,8 @@ def _files_there(site: Site, sweep: Sweep, attempt: Attempt, screen: Screen) -> 
         yield from table(["", ""], rows, screen)[1:]
     host = attempt.outcome.get("files_on")
     if host:
-        yield f"  output files are on {safe(str(host))}; `sweepfw pull {sweep.name}/{attempt.trial}` brings them"
+        bring = f"sweepfw pull {sweep.name}/{attempt.trial}"
+        yield f"  output files are on {safe(str(host))}; `{bring}` brings them"
 
 
 def _walk(folder: Path, leave: Path) -> Iterator[tuple[Path, int]]:

@@ -30,10 +30,12 @@ class Printed(Protocol):
 class Site(Protocol):
     """`name` is `here`, or the deployment's. `place` is the workspace: there lies what came home."""
 
-    name: str
-    place: Workspace
-    ledger: Ledger
-
+    @property
+    def name(self) -> str: ...
+    @property
+    def place(self) -> Workspace: ...
+    @property
+    def ledger(self) -> Ledger: ...
     @property
     def remote(self) -> bool: ...
 
