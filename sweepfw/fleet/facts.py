@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -168,25 +168,25 @@ def read(printed: str, mark: str, sent: float, received: float) -> Facts:
     )
 
 
-def read_reach(printed: str, places: Mapping[str, int]) -> dict[str, Reach]:
-    """By address what `questions.REACH` found. `places`: the port that was asked of each."""
-    found = {address: Reach(False) for address in places}
+def read_reach(printed: str, places: Iterable[tuple[str, int]]) -> dict[tuple[str, int], Reach]:
+    """What `questions.REACH` found at each address and port."""
+    found = {place: Reach(False) for place in places}
     for line in printed.splitlines():
         kind, _, rest = line.partition(" ")
         if kind == "file":
             address, _, ip = rest.partition(" ")
-            if address in found and ip != address:
-                found[address] = found[address]._replace(file=ip)
+            for place in [each for each in found if each[0] == address != ip]:
+                found[place] = found[place]._replace(file=ip)
             continue
         port, _, said = rest.partition(" ")
-        address = _scanned(said)
-        if found.get(address) is None or str(places[address]) != port:
+        place = (_scanned(said) if kind == "scan" else said.partition(" ")[0], int(port or 0))
+        if place not in found:
             continue
-        old, key = found[address], " ".join(said.split()[1:3])
         if kind == "scan" and not said.startswith("#"):
-            found[address] = old._replace(answers=True, keys=(*old.keys, key))
+            keys = (*found[place].keys, " ".join(said.split()[1:3]))
+            found[place] = found[place]._replace(answers=True, keys=keys)
         elif "SSH-" in said:
-            found[address] = old._replace(answers=True)
+            found[place] = found[place]._replace(answers=True)
     return found
 
 
