@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from ledger_doors import DOORS, HOST, SPEC, drafts
 
-from sweepfw.core.model import Draft, Spec, Worker
+from sweepfw.core.model import Draft, Grant, Spec, Worker
 from sweepfw.ledger.interface import Ledger
 
 
@@ -32,3 +32,22 @@ def worker() -> Worker:
 @pytest.fixture
 def make_drafts() -> Callable[[int], list[Draft]]:
     return drafts
+
+
+@pytest.fixture
+def uid(ledger: Ledger, spec: Spec, make_drafts: Callable[[int], list[Draft]]) -> str:
+    """A sweep of three trials."""
+    return ledger.submit(spec, "snap", make_drafts(3)).uid
+
+
+@pytest.fixture
+def take(ledger: Ledger, uid: str, worker: Worker) -> Callable[..., Grant]:
+    """Claims a trial of the sweep; the grant."""
+    claims = iter(range(1000))
+
+    def claim(trial: int = 1, sweep: str = uid, by: Worker = worker) -> Grant:
+        grant = ledger.claim(sweep, trial, by, "0", f"claim-{next(claims)}")
+        assert isinstance(grant, Grant), grant
+        return grant
+
+    return claim

@@ -17,24 +17,6 @@ DONE = Outcome("succeeded", exit_code=0, ended=5.0)
 FAILED = Outcome("failed", "exit 3", 3, ended=5.0)
 
 
-@pytest.fixture
-def uid(ledger, spec, make_drafts) -> str:
-    return ledger.submit(spec, "snap", make_drafts(3)).uid
-
-
-@pytest.fixture
-def take(ledger, uid, worker):
-    """Claims a trial of the sweep; the grant."""
-    claims = iter(range(1000))
-
-    def claim(trial: int = 1, sweep: str = uid) -> Grant:
-        grant = ledger.claim(sweep, trial, worker, "0", f"claim-{next(claims)}")
-        assert isinstance(grant, Grant), grant
-        return grant
-
-    return claim
-
-
 def state(ledger: Ledger, uid: str, number: int = 1) -> str:
     (trial,) = ledger.trials(uid, numbers=[number])
     return trial.state
