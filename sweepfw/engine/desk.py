@@ -1,0 +1,260 @@
+"""The head's desk (see ledger.desk.Desk): workers and their orders, snapshots, what attempts leave."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import time
+from collections.abc import Collection, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import IO
+
+import sweepfw
+from sweepfw import snapshot as snapshots
+from sweepfw.config.workspace import Workspace
+from sweepfw.core.deployment import Advert, HeadStatus, LogPart, Orders, WorkerStatus
+from sweepfw.core.model import Attempt, Grant, Outcome, Receipt, Worker
+from sweepfw.core.naming import label
+from sweepfw.engine import keeping
+from sweepfw.engine.leases import LeasedLedger
+from sweepfw.engine.roster import Roster
+from sweepfw.engine.scheduler import Scheduler
+from sweepfw.engine.standing import StandingOrders, Stops
+from sweepfw.errors import SweepError
+from sweepfw.snapshot import transfer
+
+_ID = re.compile(r"[0-9a-f]{24}", re.ASCII)
+_LOCK_LIMIT = 10_000_000  # characters of a list of versions
+
+
+class HeadDesk:
+    """The desk on a workspace. Watches the ledger (see leases.Watch)."""
+
+    def __init__(
+        self,
+        place: Workspace,
+        ledger: LeasedLedger,
+        roster: Roster,
+        scheduler: Scheduler,
+        *,
+        deployment: str,
+        uid: str,
+    ) -> None:
+        self._place, self._ledger, self._roster, self._scheduler = place, ledger, roster, scheduler
+        self._deployment, self._uid, self._started = deployment, uid, time.time()
+        self._orders = StandingOrders(place.state / "forgotten.json", self._stops)
+        ledger.watches.append(self)
+
+    def end(self) -> None:
+        """Let nobody wait any longer."""
+        self._orders.end()
+        self._ledger.output.end()
+
+    # -- workers ---------------------------------------------------------------------------------------
+
+    def announce(self, worker: Worker, advert: Advert) -> None:
+        """See Desk.announce."""
+        self._ledger.register(worker)
+        self._roster.announce(worker, advert)
+        self._scheduler.wake()
+
+    def orders(self, worker: Worker, seen: int, wait: float, *, connected: bool = True) -> Orders:
+        """See Desk.orders. A worker that a newer boot replaced is told to end."""
+        wait = max(0.0, min(wait, self._roster.patience / 2))  # to wait is no sign of life
+        member, ready = self._roster.heard(worker, connected=connected)
+        if member is None:
+            if self._roster.known(worker.host):
+                return self._orders.replaced(seen, wait)
+            raise SweepError(f"worker on {worker.host}: not known here; announce it first")
+        if ready:
+            self._scheduler.wake()
+        return self._orders.wait(worker, seen, wait)
+
+    def environment_lock(self, uid: str, snapshot: str, text: str | None) -> str | None:
+        """See Desk.environment_lock."""
+        if not _ID.fullmatch(snapshot):
+            raise SweepError(f"{snapshot[:80]!r}: is no snapshot's id")
+        path = self._place.run(self._ledger.sweep(uid).name) / "environment" / f"{snapshot}.txt"
+        if text is not None and not path.exists():
+            if len(text) > _LOCK_LIMIT:
+                raise SweepError(f"{path}: a list of versions has at most {_LOCK_LIMIT} characters")
+            _write_first(path, text)
+        return path.read_text() if path.exists() else None
+
+    # -- snapshots -------------------------------------------------------------------------------------
+
+    def lacks(self, digests: Collection[str]) -> set[str]:
+        """See Desk.lacks."""
+        return transfer.lacking(self._place.snapshots, digests)
+
+    def put_contents(self, pack: IO[bytes]) -> None:
+        """See Desk.put_contents."""
+        transfer.unpack(self._place.snapshots, pack)
+
+    def put_manifest(self, id: str, text: bytes) -> None:
+        """See Desk.put_manifest."""
+        transfer.accept(self._place.snapshots, id, text)
+
+    def manifest(self, id: str) -> bytes:
+        """See Desk.manifest."""
+        path = snapshots.manifest(self._place.snapshots, id)
+        if not _ID.fullmatch(id) or not path.is_file():
+            raise SweepError(f"{id[:80]!r}: the head has no such snapshot; submit the sweep again")
+        return path.read_bytes()
+
+    def contents(self, digests: Collection[str]) -> Iterator[bytes]:
+        """See Desk.contents."""
+        if missing := transfer.lacking(self._place.snapshots, digests):  # before the first piece is sent
+            raise SweepError(f"{min(missing)}: the head has no such content; submit the sweep again")
+        return transfer.pack(self._place.snapshots, digests)
+
+    # -- what attempts leave ---------------------------------------------------------------------------
+
+    def keep(self, token: str, pack: IO[bytes]) -> None:
+        """See Desk.keep."""
+        keeping.unpack(pack, self._ledger.folder_of(token))
+
+    def put_checkpoint(self, token: str, pack: IO[bytes]) -> bool:
+        """See Desk.put_checkpoint."""
+        grant = self._ledger.granted(token)
+        if grant is None:
+            return False
+        path = self._checkpoint(grant)
+        draft = keeping.store(pack, path)
+        if self._ledger.granted(token) is None:  # it takes a while: another attempt may have begun
+            draft.unlink()
+            return False
+        draft.replace(path)
+        return True
+
+    def checkpoint(self, token: str) -> Iterator[bytes] | None:
+        """See Desk.checkpoint."""
+        grant = self._ledger.granted(token)
+        try:
+            return None if grant is None else keeping.pieces(self._checkpoint(grant))
+        except FileNotFoundError:
+            return None
+
+    def _checkpoint(self, grant: Grant) -> Path:
+        return self._place.trial(grant.sweep, grant.trial) / "checkpoint.tar"
+
+    # -- people ----------------------------------------------------------------------------------------
+
+    def read_log(self, uid: str, trial: int, attempt: int, offset: int, wait: float = 0) -> LogPart:
+        """See Desk.read_log."""
+        deadline = time.monotonic() + wait
+        path = self._folder(uid, trial, attempt) / keeping.LOG
+        while True:
+            rings = self._ledger.output.rings
+            ended = self._attempt(uid, trial, attempt).state != "running"
+            data, size = _read(path, offset)
+            if data or ended or not self._ledger.output.wait(rings, deadline - time.monotonic()):
+                return LogPart(data, ended and offset + len(data) >= size)
+
+    def files(self, uid: str, trial: int, attempt: int) -> dict[str, int]:
+        """See Desk.files."""
+        self._attempt(uid, trial, attempt)
+        return keeping.listed(self._folder(uid, trial, attempt))
+
+    def file(self, uid: str, trial: int, attempt: int, path: str) -> Iterator[bytes]:
+        """See Desk.file."""
+        if path not in self.files(uid, trial, attempt):
+            where = label(self._ledger.sweep(uid).name, trial, attempt)
+            raise SweepError(f"{where}: the head keeps no file {path[:200]!r}")
+        return keeping.pieces(self._folder(uid, trial, attempt) / path)
+
+    def forget(self, uid: str) -> None:
+        """See Desk.forget."""
+        sweep = self._ledger.sweep(uid)
+        running = {
+            member.worker: [a.token for found, a in self._ledger.running_on(member.worker) if found == uid]
+            for member, *_ in self._roster.all()
+        }
+        # Renamed first: killed at any moment, this leaves a sweep that can be forgotten again, or rubbish.
+        folder = self._place.run(sweep.name)
+        rubbish = folder.with_name(f".removed-{sweep.name}-{os.urandom(4).hex()}")
+        if folder.exists():
+            folder.rename(rubbish)
+        self._ledger.remove(uid)
+        self._ledger.flush()
+        self._orders.forget(sweep.name, {worker: tokens for worker, tokens in running.items() if tokens})
+        shutil.rmtree(rubbish, ignore_errors=True)
+
+    def drain(self, host: str, *, off: bool = False) -> None:
+        """See Desk.drain."""
+        if not self._roster.drain(host, off=off):
+            known = ", ".join(sorted(member.worker.host for member, *_ in self._roster.all()))
+            raise SweepError(f"{host}: no worker of this deployment; there are: {known or 'none yet'}")
+        self._scheduler.wake()
+
+    def status(self) -> HeadStatus:
+        """See Desk.status."""
+        sweeps = {sweep.uid: sweep for sweep in self._ledger.sweeps()}
+        names = {uid: sweep.name for uid, sweep in sweeps.items()}
+        return HeadStatus(
+            deployment=self._deployment,
+            uid=self._uid,
+            version=sweepfw.__version__,
+            started=self._started,
+            broker=self._scheduler.connected,
+            queued=sum(sweep.counts.get("queued", 0) for sweep in sweeps.values()),
+            running=sum(sweep.counts.get("running", 0) for sweep in sweeps.values()),
+            disk_free=shutil.disk_usage(self._place.root).free,
+            workers=tuple(self._workers(names)),
+            extra={"unmet": self._scheduler.unmet(), "cautious": self._scheduler.board.cautious()},
+        )
+
+    def _workers(self, names: dict[str, str]) -> Iterator[WorkerStatus]:
+        for member, alive, silent, drained in self._roster.all():
+            running = tuple(
+                (names.get(uid, uid), each.trial, each.number, each.slot)
+                for uid, each in self._ledger.running_on(member.worker)
+            )
+            seen = min(silent, time.time() - self._started)  # infinite: not heard of since the head started
+            yield WorkerStatus(member.worker, member.advert, alive, seen, drained, running)
+
+    def _attempt(self, uid: str, trial: int, attempt: int) -> Attempt:
+        for found in self._ledger.attempts(uid, trial):
+            if found.number == attempt:
+                return found
+        raise SweepError(f"{label(self._ledger.sweep(uid).name, trial, attempt)}: there is no such attempt")
+
+    def _folder(self, uid: str, trial: int, attempt: int) -> Path:
+        return self._place.attempt(self._ledger.sweep(uid).name, trial, attempt)
+
+    # -- what happens at the ledger --------------------------------------------------------------------
+
+    def granted(self, grant: Grant, worker: Worker) -> None: ...
+    def ended(self, token: str, outcome: Outcome, receipt: Receipt) -> None: ...
+    def changed(self, uid: str | None) -> None: ...
+
+    def ordered(self) -> None:
+        """Whoever runs what was stopped hears of it now."""
+        self._orders.changed()
+
+    def _stops(self, worker: Worker) -> Stops:
+        answers = {a.token: self._ledger.renew(a.token) for _, a in self._ledger.running_on(worker)}
+        return {token: answer for token, answer in answers.items() if answer != "go on"}
+
+
+def _read(path: Path, offset: int) -> tuple[bytes, int]:
+    """Bytes from offset on, and the file's size."""
+    try:
+        with path.open("rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            file.seek(min(max(0, offset), size))
+            return file.read(keeping.PIECE), size
+    except FileNotFoundError:
+        return b"", 0
+
+
+def _write_first(path: Path, text: str) -> None:
+    """Write the file unless it is there: of two who come at once, one is first."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f"{path.name}.{os.urandom(4).hex()}")
+    draft.write_text(text)
+    with suppress(FileExistsError):
+        path.hardlink_to(draft)
+    draft.unlink()
