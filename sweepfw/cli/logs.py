@@ -40,14 +40,14 @@ def logs(sites: Sites, trial: str, follow: bool, attempt: int | None) -> None:
     target = parse_target(trial, trial=True)
     assert target.trial is not None  # parse_target saw to it
     site, sweep = sites.find(target.sweep)
-    reader = Reader(site, sweep, target.trial, _writer())
+    reader = Reader(site, sweep, target.trial, writer())
     if follow:
         reader.follow(attempt)
     else:
         reader.show(attempt)
 
 
-def _writer() -> Write:
+def writer() -> Write:
     """Bytes as they are into a pipe or file, made safe for a terminal."""
     from sweepfw.cli.terminal import SafeOutput, Screen
 
