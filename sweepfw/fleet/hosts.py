@@ -28,20 +28,6 @@ class Hosts:
     shells: Mapping[str, Shell]
     failures: Mapping[str, SweepError]
 
-    def each(self, ask: Callable[[str, Shell], T]) -> dict[str, T]:
-        """The answers of all hosts that answer, asked side by side. The first failure is raised when all
-        are done; Ctrl-C ends all of them."""
-        calls = {name: _bound(ask, name, shell) for name, shell in self.shells.items()}
-        try:
-            answers = side_by_side(calls)
-        except BaseException:
-            self.close()
-            raise
-        for answer in answers.values():
-            if isinstance(answer, SweepError):
-                raise answer
-        return {name: answer for name, answer in answers.items() if not isinstance(answer, SweepError)}
-
     def close(self) -> None:
         for shell in self.shells.values():
             shell.close()
@@ -65,7 +51,7 @@ def opened(
 ) -> Iterator[Hosts]:
     """The deployment's hosts, or these of them. Closed when the context ends."""
     wanted = list(state.deployment.hosts if hosts is None else hosts)
-    found = side_by_side({host.name: _bound(open, state, host) for host in wanted})
+    found = side_by_side({host.name: bound(open, state, host) for host in wanted})
     failures = {name: shell for name, shell in found.items() if isinstance(shell, SweepError)}
     reached = Hosts({n: shell for n, shell in found.items() if not isinstance(shell, SweepError)}, failures)
     try:
@@ -104,5 +90,6 @@ def _kept(call: Callable[[], T]) -> T | SweepError:
         return error
 
 
-def _bound(call: Callable[..., T], *arguments: object) -> Callable[[], T]:
+def bound(call: Callable[..., T], *arguments: object) -> Callable[[], T]:
+    """The call with its arguments, for later: a lambda in a loop would see the last ones."""
     return lambda: call(*arguments)

@@ -43,7 +43,9 @@ say end
 main "$@" </dev/null 2>/dev/null
 """
 _GPUS = f"""say gpus; soon {LIST.quoted()}
-say processes; soon {PROCESSES.quoted()}"""
+say processes; soon {PROCESSES.quoted()}
+say owners; for pid in $(soon nvidia-smi --query-compute-apps=pid --format=csv,noheader); do
+    printf '%s %s\\n' "$pid" "$(tr '\\n' ' ' <"/proc/$pid/cgroup")"; done"""
 
 
 class Container(NamedTuple):
@@ -57,6 +59,7 @@ class Container(NamedTuple):
     image: str
     config: str = ""
     volume: str = ""
+    id: str = ""
 
     @property
     def health(self) -> str:
@@ -88,6 +91,7 @@ class Remains(NamedTuple):
     key: bool = False
     disk_free: int | None = None
     gpus: tuple[Gpu, ...] = ()
+    ours: frozenset[int] = frozenset()  # the processes on GPUs that run in our containers
 
     @property
     def silent(self) -> bool:
@@ -107,7 +111,7 @@ class Remains(NamedTuple):
         found = self.container(role)
         if found and found.volume:
             return found.volume
-        return next((name for name in self.volumes if f"-{role}" in name), None)
+        return next((name for name in self.volumes if name.endswith(f"-{role}")), None)
 
     def image(self, role: str) -> str | None:
         """An image of ours to look into volumes with, the role's own if it is known."""
@@ -129,13 +133,14 @@ def read(mark: str, answer: str) -> Remains:
     if "end" not in parts:
         raise SweepError("the answer of the host's shell is not whole; is its login shell a POSIX one?")
     mounts = _mounts(parts["mounts"])
+    containers = tuple(_container(row, mounts) for row in _rows(parts["containers"]))
     disk = next(iter(parts["disk"]), "").split()
     return Remains(
         user=":".join(parts["who"]),
         machine_id="".join(parts["machine"]),
         installed=bool(parts["command"]),
         docker=next(iter(parts["docker"]), ""),
-        containers=tuple(_container(row, mounts) for row in _rows(parts["containers"])),
+        containers=containers,
         volumes=tuple(str(row.get("Name")) for row in _rows(parts["volumes"])),
         networks=tuple(str(row.get("Name")) for row in _rows(parts["networks"])),
         images=tuple(_images(_rows(parts["images"]))),
@@ -143,6 +148,7 @@ def read(mark: str, answer: str) -> Remains:
         key=parts["key"] not in ([], ["0"]),
         disk_free=int(disk[3]) * 1024 if len(disk) > 3 and disk[3].isdecimal() else None,
         gpus=read_gpus("\n".join(parts.get("gpus", [])), "\n".join(parts.get("processes", []))),
+        ours=_ours(parts.get("owners", []), containers),
     )
 
 
@@ -180,6 +186,17 @@ def _container(row: Mapping[str, Any], mounts: Mapping[str, str]) -> Container:
         str(row.get("Image")),
         labels.get(CONFIG_LABEL, ""),
         mounts.get(name, ""),
+        str(row.get("ID")),
+    )
+
+
+def _ours(lines: list[str], containers: tuple[Container, ...]) -> frozenset[int]:
+    """The processes whose control group is that of a container of ours."""
+    rows = [line.partition(" ") for line in lines]
+    return frozenset(
+        int(pid)
+        for pid, _, group in rows
+        if pid.isdecimal() and any(c.id and c.id in group for c in containers)
     )
 
 

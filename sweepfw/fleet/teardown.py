@@ -10,11 +10,12 @@ from sweepfw.fleet import authorized
 from sweepfw.fleet.remains import Remains
 
 if TYPE_CHECKING:
-    from sweepfw.shell.shell import Shell
+    from collections.abc import Collection
+
+    from sweepfw.shell.shell import Result, Shell
 
 GRACE = 20  # seconds that a worker has to end its trials and tell of it
-# The roles in the order that they are stopped: who starts trials last hears how they ended.
-STOPPED_FIRST = ("worker", "flower", "tunnel")
+AFTER_WORKERS = ("flower", "tunnel", "head", "rabbitmq")  # who hears how trials ended stops later
 _FOLDER = 'rm -rf -- "$1"; [ ! -e "$1" ] && { rmdir -- "${1%/*}" 2>/dev/null || true; }'
 
 
@@ -26,10 +27,12 @@ class Step(NamedTuple):
     may_fail: bool = False
 
 
-def stop(remains: Remains, *roles: str) -> list[Cmd]:
-    """Ends the containers of these roles, with grace: a worker's trials are interrupted, and told so."""
-    names = [each.name for each in remains.containers if each.role in roles and each.state == "running"]
-    return [cmd("docker", "stop", "-t", str(GRACE), *names)] if names else []
+def stop(shell: Shell, remains: Remains, host: str, roles: Collection[str]) -> None:
+    """End the containers of these roles, with grace: a worker's trials are interrupted, and told so."""
+    names = [each.name for each in remains.containers if each.role in roles and each.state != "exited"]
+    if names:
+        done = shell.run(cmd("docker", "stop", "-t", str(GRACE), *names), timeout=GRACE * 3 + 60)
+        _check(host, f"{', '.join(names)} can't be stopped", done)
 
 
 def removal(remains: Remains, uid: str) -> list[Step]:
@@ -64,9 +67,12 @@ def remove(shell: Shell, remains: Remains, uid: str, host: str) -> None:
         )
     for step in removal(remains, uid):
         done = shell.run(step.command, timeout=300)
-        if done.code != 0 and not step.may_fail:
-            said = done.err.decode(errors="replace").strip().splitlines()
-            why = said[-1] if said else f"exit code {done.code}"
-            raise SweepError(
-                f"{host}: {step.what} could not be removed ({why}); run `sweepfw infra down` again"
-            )
+        if not step.may_fail:
+            _check(host, f"{step.what} can't be removed", done)
+
+
+def _check(host: str, what: str, done: Result) -> None:
+    if done.code != 0:
+        said = done.err.decode(errors="replace").strip().splitlines()
+        why = said[-1] if said else f"exit code {done.code}"
+        raise SweepError(f"{host}: {what} ({why}); type `sweepfw infra down` again")
