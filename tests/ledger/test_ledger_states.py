@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import tempfile
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-from ledger_doors import DOORS, HOST, SPEC, drafts
+from ledger_doors import DOORS, SPEC, drafts
 
-from sweepfw.core.model import ENDED, Grant, Outcome, Receipt
+from sweepfw.core.model import ENDED, Grant, Outcome, Receipt, Worker
+from sweepfw.core.states import TRIES_WHEN_LOST
+from sweepfw.errors import SweepError
 
 IN_MEMORY = Path("/dev/shm")  # thousands of syncs, and none of them is what is tested here
-WAITING = ("running", "queued")
+WAITING = ("running", "queued", "held")
+HOSTS = ("here", "there")
 OUTCOMES = st.sampled_from(["succeeded", "failed", "failed", "interrupted"])
 
 
@@ -24,7 +27,8 @@ class ModelAttempt:
     trial: int
     claim_id: str
     token: str
-    running: bool = True
+    worker: Worker
+    running: bool = True  # it has no end; expired where its trial does not run
     outcome: str | None = None
     receipt: Receipt | None = None
 
@@ -33,17 +37,23 @@ class ModelAttempt:
 class ModelTrial:
     state: str = "queued"
     stop: bool = False
+    losses: int = 0
     attempts: list[ModelAttempt] = field(default_factory=list)
 
 
 class LedgerStates(RuleBasedStateMachine):
     door = staticmethod(DOORS[0])
 
-    @initialize(count=st.integers(1, 4))
-    def submit(self, count: int) -> None:
+    @initialize(count=st.integers(1, 4), on_lost=st.sampled_from(["retry", "retry", "hold"]))
+    def submit(self, count: int, on_lost: str) -> None:
         self.folder = tempfile.TemporaryDirectory(dir=IN_MEMORY if IN_MEMORY.is_dir() else None)
         self.ledger = self.door(Path(self.folder.name))
-        self.uid = self.ledger.submit(SPEC, "s0", drafts(count)).uid
+        self.spec = replace(SPEC, on_lost=on_lost)
+        self.uid = self.ledger.submit(self.spec, "s0", drafts(count)).uid
+        self.boots = {host: Worker(host, f"{host}-0") for host in HOSTS}
+        self.replaced: list[Worker] = []
+        self.seen = 0  # as a reader that asks again and again
+        self.told: list[str] = []
         self.state = "queued"
         self.trials = {n: ModelTrial() for n in range(1, count + 1)}
         self.attempts: list[ModelAttempt] = []
@@ -58,28 +68,33 @@ class LedgerStates(RuleBasedStateMachine):
         number = data.draw(st.sampled_from(sorted(self.trials)))
         return number, self.trials[number]
 
-    @rule(data=st.data())
-    def claim(self, data: st.DataObject) -> None:
+    @rule(data=st.data(), host=st.sampled_from(HOSTS))
+    def claim(self, data: st.DataObject, host: str) -> None:
         number, _ = self.pick(data)
-        self.check_claim(number, f"c{len(self.attempts)}")
+        self.check_claim(number, f"c{len(self.attempts)}", self.boots[host])
 
     @precondition(lambda self: self.attempts)
     @rule(data=st.data())
     def claim_again(self, data: st.DataObject) -> None:
         attempt = data.draw(st.sampled_from(self.attempts))
-        self.check_claim(attempt.trial, attempt.claim_id)
+        self.check_claim(attempt.trial, attempt.claim_id, attempt.worker)
 
-    def check_claim(self, number: int, claim_id: str) -> None:
+    def check_claim(self, number: int, claim_id: str, worker: Worker) -> None:
         trial = self.trials[number]
-        answer = self.ledger.claim(self.uid, number, HOST, "0", claim_id)
+        answer = self.ledger.claim(self.uid, number, worker, "0", claim_id)
         earlier = [a for a in trial.attempts if a.claim_id == claim_id]
         if earlier:
             assert isinstance(answer, Grant) == earlier[0].running
             assert not isinstance(answer, Grant) or answer.token == earlier[0].token
+            if earlier[0].running:
+                self.revived(trial)
         elif trial.state == "queued" and self.state not in ("paused", "stopped"):
             assert isinstance(answer, Grant)
             assert answer.attempt == len(trial.attempts) + 1
-            attempt = ModelAttempt(number, claim_id, answer.token)
+            assert answer.losses == trial.losses
+            for old in trial.attempts:
+                old.running = False
+            attempt = ModelAttempt(number, claim_id, answer.token, worker)
             trial.attempts.append(attempt)
             self.attempts.append(attempt)
             trial.state, trial.stop = "running", False
@@ -112,6 +127,7 @@ class LedgerStates(RuleBasedStateMachine):
         assert receipt.recorded == attempt.running
         if attempt.running:
             attempt.running, attempt.outcome = False, state
+            self.revived(trial)
             if state == "succeeded":
                 trial.state = "succeeded"
                 self.accepted[attempt.trial] = attempt.token
@@ -126,17 +142,70 @@ class LedgerStates(RuleBasedStateMachine):
     @rule(data=st.data())
     def renew(self, data: st.DataObject) -> None:
         attempt = data.draw(st.sampled_from(self.attempts))
-        go_on = attempt.running and not self.trials[attempt.trial].stop
+        trial = self.trials[attempt.trial]
+        go_on = attempt.running and not trial.stop
         assert self.ledger.renew(attempt.token) == ("go on" if go_on else "stop")
+        if attempt.running:
+            self.revived(trial)
+
+    def revived(self, trial: ModelTrial) -> None:
+        """Somebody was heard of who holds its newest attempt, which had no end."""
+        if trial.state in ("queued", "held"):
+            trial.state, trial.losses = "running", max(0, trial.losses - 1)
+
+    @precondition(lambda self: self.attempts)
+    @rule(data=st.data(), newest=st.booleans())
+    def expire(self, data: st.DataObject, newest: bool) -> None:
+        known = [trial.attempts[-1] for trial in self.trials.values() if trial.attempts]
+        attempt = data.draw(st.sampled_from(known if newest else self.attempts))
+        trial = self.trials[attempt.trial]
+        if attempt.running and trial.state == "running":
+            self.lost(trial)
+            attempt.running = trial.state in ("queued", "held")
+        assert self.ledger.expire(attempt.token) == trial.state
+
+    def lost(self, trial: ModelTrial) -> None:
+        poison = trial.losses >= TRIES_WHEN_LOST
+        trial.losses += 1
+        if trial.stop:
+            trial.state = "cancelled"
+        elif self.spec.on_lost == "hold":
+            trial.state = "held"
+        else:
+            trial.state = "failed" if poison else "queued"
+        trial.stop = False
+
+    @rule(host=st.sampled_from(HOSTS))
+    def start_a_worker_anew(self, host: str) -> None:
+        if (before := self.boots[host]) not in self.replaced:
+            self.ledger.register(before)
+        self.replaced.append(before)
+        self.boots[host] = Worker(host, f"{host}-{len(self.replaced)}")
+        self.ledger.register(self.boots[host])
+        for attempt in self.attempts:
+            if attempt.running and attempt.worker.host == host:
+                trial = self.trials[attempt.trial]
+                attempt.running = False
+                if trial.state == "running":
+                    self.lost(trial)
+
+    @precondition(lambda self: self.replaced)
+    @rule(data=st.data())
+    def register_late(self, data: st.DataObject) -> None:
+        with pytest.raises(SweepError):
+            self.ledger.register(data.draw(st.sampled_from(self.replaced)))
 
     @rule(state=st.sampled_from(["interrupted", "lost"]))
     def requeue(self, state: str) -> None:
         running = [n for n, trial in self.trials.items() if trial.state == "running"]
         assert self.ledger.requeue(self.uid, state=state, why="died") == running
+        for attempt in self.attempts:
+            attempt.running = False
         for number in running:
             trial = self.trials[number]
-            trial.attempts[-1].running = False
+            trial.losses += state == "lost"
             trial.state = "cancelled" if trial.stop else "queued"
+            trial.stop = False
 
     @rule(data=st.data())
     def stop_one(self, data: st.DataObject) -> None:
@@ -158,23 +227,26 @@ class LedgerStates(RuleBasedStateMachine):
             self.state = "stopped"
 
     def stopped(self, trial: ModelTrial) -> None:
-        if trial.state == "queued":
+        if trial.state in ("queued", "held"):
             trial.state = "cancelled"
+            for attempt in trial.attempts:
+                attempt.running = False
         trial.stop = trial.stop or trial.state == "running"
 
-    @rule(states=st.sets(st.sampled_from(["failed", "cancelled"]), min_size=1))
+    @rule(states=st.sets(st.sampled_from(["failed", "cancelled", "held"]), min_size=1))
     def reopen(self, states: set[str]) -> None:
         found = [n for n, trial in self.trials.items() if trial.state in states]
         assert self.ledger.reopen(self.uid, states) == found
         for number in found:
-            self.trials[number].state, self.trials[number].stop = "queued", False
+            trial = self.trials[number]
+            trial.state, trial.stop, trial.losses = "queued", False, 0
         if found and self.state == "done":
             self.state = "queued"
 
     @rule(more=st.integers(0, 2))
     def extend(self, more: int) -> None:
         total = len(self.trials)
-        assert self.ledger.extend(self.uid, SPEC, drafts(total + more)) == more
+        assert self.ledger.extend(self.uid, self.spec, drafts(total + more)) == more
         self.trials |= {n: ModelTrial() for n in range(total + 1, total + more + 1)}
         if more and self.state == "done":
             self.state = "queued"
@@ -220,11 +292,28 @@ class LedgerStates(RuleBasedStateMachine):
             mine = [a for a in attempts if a.trial == trial.number]
             accepted = [a.token for a in mine if a.accepted]
             assert accepted == ([self.accepted[trial.number]] if trial.state == "succeeded" else [])
-            assert sum(a.state == "running" for a in mine) == (trial.state == "running")
+            assert [a.token for a in mine if a.state == "running"] == [
+                a.token for a in self.trials[trial.number].attempts if a.running
+            ]
+            assert all(a.number == len(mine) for a in mine if a.state == "running")  # only the newest
             assert trial.state in ENDED or trial.state in WAITING
             assert [a.number for a in mine] == list(range(1, len(mine) + 1))
-        _, ended = self.ledger.ended_since(self.uid, 0)
-        assert sorted(a.token for a in ended) == sorted(a.token for a in attempts if a.state != "running")
+        running = {n for n, trial in self.trials.items() if trial.state == "running"}
+        assert [a.trial for a in self.ledger.running(self.uid)] == sorted(running)
+
+    @invariant()
+    def each_end_is_told_once(self) -> None:
+        self.seen, ended = self.ledger.ended_since(self.uid, self.seen)
+        self.told += [attempt.token for attempt in ended]
+        assert sorted(self.told) == sorted(a.token for a in self.attempts if not a.running)
+        _, all_of_them = self.ledger.ended_since(self.uid, 0)
+        assert [attempt.token for attempt in all_of_them] == self.told
+
+    @invariant()
+    def every_worker_is_told_what_it_ran(self) -> None:
+        for worker in self.boots.values():
+            found = [attempt.token for _, attempt in self.ledger.running_on(worker)]
+            assert sorted(found) == sorted(a.token for a in self.attempts if a.running and a.worker == worker)
 
 
 @pytest.mark.parametrize("door", DOORS)
