@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import fcntl
+import json
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
+from sweepfw.config.private import read_private, write_private
 from sweepfw.config.workspace import Workspace
 from sweepfw.core.deployment import Deployment, Host
+from sweepfw.errors import BusyError, SweepError
+
+_FILE = "deployment.json"
+_FORM = 1  # of deployment.json
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,35 +65,132 @@ class DeploymentState:
     @classmethod
     def load(cls, name: str) -> DeploymentState:
         """SweepError where there is none of this name, or where others can read or write its files."""
-        raise NotImplementedError
+        folder = _root() / name
+        if name not in names():
+            raise SweepError(f"no deployment {name[:60]!r} is known here; {_listed(names())}")
+        path = folder / _FILE
+        try:
+            return _from_json(folder, json.loads(read_private(path)))
+        except (ValueError, KeyError, TypeError) as error:
+            raise SweepError(
+                f"{path}: is not as sweepfw wrote it ({error}); restore it, or remove the folder once the "
+                "hosts are cleaned"
+            ) from None
 
     @classmethod
     def create(cls, deployment: Deployment) -> DeploymentState:
         """A new one, with a fresh uid, saved. SweepError where there is one of this name."""
-        raise NotImplementedError
+        from secrets import token_hex
+
+        if deployment.name in names():
+            raise SweepError(f"there is a deployment {deployment.name!r} already; choose another --name")
+        state = cls(_root() / deployment.name, token_hex(16), deployment)
+        state.save()
+        return state
 
     def save(self) -> None:
         """As a whole or not at all."""
-        raise NotImplementedError
+        data = json.dumps(_to_json(self), indent=1) + "\n"
+        write_private(self.folder / _FILE, data.encode())
 
     def remove(self) -> None:
         """Forget it, keys and all."""
-        raise NotImplementedError
+        from shutil import rmtree
+
+        (self.folder / _FILE).unlink(missing_ok=True)  # first: half a deployment is none
+        rmtree(self.folder, ignore_errors=True)
 
     @contextmanager
     def lock(self) -> Iterator[None]:
         """Held by `up` and `down`. BusyError where another holds it."""
-        raise NotImplementedError
-        yield
+        fd = os.open(self.folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(fd)
+            raise BusyError(
+                f"another `sweepfw infra` changes the deployment {self.name!r} just now; try again later"
+            ) from None
+        try:
+            yield
+        finally:
+            os.close(fd)
 
 
 def names() -> list[str]:
     """Names of the user's deployments, sorted. Costs next to nothing."""
-    raise NotImplementedError
+    try:
+        with os.scandir(_root()) as entries:
+            found = [entry.name for entry in entries]
+    except OSError:  # none was ever made
+        return []
+    return sorted(name for name in found if os.path.isfile(_root() / name / _FILE))  # noqa: PTH113  # never raises
 
 
 def choose(on: str | None, here: bool, workspace: Workspace) -> DeploymentState | None:
     """The deployment that a command means: `on`, else the one that the workspace's config.yml names, else
     the user's only one; None where there is none, or where `here` says this machine. SweepError where there
     are several, with their names."""
-    raise NotImplementedError
+    if here:
+        if on is not None:
+            raise SweepError("--here and --on exclude each other: this machine, or a deployment")
+        return None
+    known = names()
+    if on is not None:
+        return DeploymentState.load(on)
+    if not known:
+        return None
+    named = _named(workspace)
+    if named is None and len(known) > 1:
+        raise SweepError(
+            f"several deployments are up: {', '.join(known)}; choose with --on, or --here for none"
+        )
+    if named is not None and named not in known:
+        raise SweepError(
+            f"config.yml names the deployment {named!r}, which is not up; `sweepfw infra up` brings it up, "
+            f"--here runs on this machine; {_listed(known)}"
+        )
+    return DeploymentState.load(named or known[0])
+
+
+def _named(workspace: Workspace) -> str | None:
+    if not os.path.lexists(workspace.root / "config.yml"):
+        return None
+    from sweepfw.config.deployment import FILE, named_in
+
+    return named_in(workspace.root / FILE)
+
+
+def _root() -> Path:
+    """The user's state folder. It is made with the first deployment."""
+    given = os.environ.get("XDG_STATE_HOME", "")
+    base = Path(given) if given.startswith("/") else Path.home() / ".local" / "state"
+    return base / "sweepfw" / "deployments"
+
+
+def _listed(known: list[str]) -> str:
+    return f"known: {', '.join(known)}" if known else "`sweepfw infra up` makes one"
+
+
+def _to_json(state: DeploymentState) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    whole = asdict(state)
+    del whole["folder"]
+    return {"form": _FORM, **whole}
+
+
+def _from_json(folder: Path, data: dict[str, Any]) -> DeploymentState:
+    from sweepfw.config.deployment_json import from_json, host_from_json
+
+    if data["form"] != _FORM:
+        raise ValueError(f"form {data['form']}, not {_FORM}: another version's")
+    return DeploymentState(
+        folder=folder,
+        uid=data["uid"],
+        deployment=from_json(data["deployment"]),
+        complete=data["complete"],
+        former=tuple(host_from_json(each) for each in data["former"]),
+        records={name: HostRecord(**each) for name, each in data["records"].items()},
+        head_addresses=data["head_addresses"],
+    )

@@ -8,10 +8,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeAlias
 
+from sweepfw.core.addresses import check_host, check_target, check_user, split_host
 from sweepfw.core.command import Cmd, cmd
 from sweepfw.core.deployment import Host
 from sweepfw.errors import SweepError
-from sweepfw.shell.access import Access, check_host, check_target, check_user
+from sweepfw.shell.access import Access
 from sweepfw.shell.host_keys import lookup_name
 from sweepfw.shell.shell import Shell
 
@@ -135,12 +136,8 @@ def _jumps(told: Options) -> list[str]:
 
 def split_jump(jump: str) -> tuple[str, tuple[str, ...]]:
     """`[user@]host[:port]` as the target and the options that say the rest; `ssh://` may stand before it."""
-    match = re.fullmatch(r"(?:ssh://)?(?:(.*)@)?(\[[^\]]*\]|[^:]*)(?::(\d{1,5}))?/?", jump.strip())
-    if match is None:
-        raise SweepError(f"{jump[:60]!r}: is not a jump host; write [user@]host[:port]")
-    user, target, port = match[1], match[2].strip("[]"), match[3]
-    check_host(Host(target, target, user, int(port) if port else None))
-    return target, (*(("-l", user) if user else ()), *(("-p", port) if port else ()))
+    target, user, port = split_host(jump.strip().removeprefix("ssh://").rstrip("/"))
+    return target, (*(("-l", user) if user else ()), *(("-p", str(port)) if port else ()))
 
 
 def _one(told: Options, key: str, default: str = "") -> str:
