@@ -167,6 +167,15 @@ class Departure:
             took,
         )
 
+    def lost(self, ledger: SqliteLedger, wanted: Wanted) -> list[str]:
+        """Attempts whose output files were wanted and are not here, a line each."""
+        return [
+            line
+            for there, here in self.came.names.items()
+            if (keys := home.wanted_attempts(wanted, there, here, ledger)) is None or keys
+            for line in home.lost(ledger.sweep(here), ledger, self.place, keys, self.failures)
+        ]
+
     def remove(self) -> None:
         """Take it off every host that is known to hold something, side by side."""
         calls = {

@@ -97,6 +97,28 @@ def output_count(attempt: Attempt) -> int:
     return count if isinstance(count, int) else 0
 
 
+def lost(
+    sweep: Sweep, ledger: Ledger, place: Workspace, keys: Collection[Key] | None, away: Collection[str] = ()
+) -> list[str]:
+    """Accepted attempts that left output files which are not all at home, a line each. `keys`: only these;
+    `away`: hosts that can't be reached now."""
+    found = []
+    wanted = None if keys is None else {(key.trial, key.attempt) for key in keys}
+    for attempt in ledger.attempts(sweep.uid):
+        count = output_count(attempt)
+        if attempt.accepted and count and (wanted is None or (attempt.trial, attempt.number) in wanted):
+            here = _files(place.attempt(sweep.name, attempt.trial, attempt.number) / "files")
+            if here < count:
+                fate = "can't be reached now" if attempt.host in away else "are lost"
+                what = f"{count - here} of {count} output files"
+                found.append(f"{sweep.name}/{attempt.trial}: {what}, made on {attempt.host}, {fate}")
+    return found
+
+
+def _files(folder: Path) -> int:
+    return sum(1 for path in folder.rglob("*") if path.is_symlink() or path.is_file())
+
+
 # -- the ledger ------------------------------------------------------------------------------------------
 
 
