@@ -26,6 +26,7 @@ from sweepfw.errors import SweepError
 from sweepfw.snapshot import transfer
 
 _ID = re.compile(r"[0-9a-f]{24}", re.ASCII)
+UNCONNECTED = 1.0  # seconds that one waits who has lost the broker: we want to hear that it is back
 _LOCK_LIMIT = 10_000_000  # characters of a list of versions
 
 
@@ -63,6 +64,8 @@ class HeadDesk:
     def orders(self, worker: Worker, seen: int, wait: float, *, connected: bool = True) -> Orders:
         """See Desk.orders. A worker that a newer boot replaced is told to end."""
         wait = max(0.0, min(wait, self._roster.patience / 2))  # to wait is no sign of life
+        if not connected:
+            wait = min(wait, UNCONNECTED)
         member, ready = self._roster.heard(worker, connected=connected)
         if member is None:
             if self._roster.known(worker.host):
