@@ -125,7 +125,7 @@ def _made() -> dict[str, Any]:
         "broker_worker": _token(),
         "broker_flower": _token(),
         "broker_salt": token_hex(4),
-        "flower_password": _token(18),
+        "flower_password": _token(12),
         "certificate": certificate,
         "certificate_key": key,
         "outer": _key_pair(),
@@ -135,10 +135,10 @@ def _made() -> dict[str, Any]:
 
 
 def _token(size: int = 32) -> str:
-    """Letters and digits, `-` and `_` only: fit for headers, addresses and files as it is."""
-    from secrets import token_urlsafe
+    """Hex digits only: fit for headers, addresses, arguments and files as it is."""
+    from secrets import token_hex
 
-    return token_urlsafe(size)
+    return token_hex(size)
 
 
 def _key_pair() -> dict[str, str]:
@@ -175,9 +175,27 @@ def _self_signed() -> tuple[str, str]:
         .not_valid_after(now + timedelta(days=365 * _YEARS))
         .add_extension(x509.SubjectAlternativeName([x509.DNSName("head")]), critical=False)
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+        .add_extension(_uses(), critical=True)
         .sign(key, hashes.SHA256())
     )
     private = key.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
     return certificate.public_bytes(serialization.Encoding.PEM).decode(), private.decode()
+
+
+def _uses() -> Any:
+    """What the certificate is for, without which strict clients refuse it."""
+    from cryptography import x509
+
+    fields = (
+        "content_commitment",
+        "key_encipherment",
+        "data_encipherment",
+        "key_agreement",
+        "crl_sign",
+        "encipher_only",
+        "decipher_only",
+    )
+    return x509.KeyUsage(digital_signature=True, key_cert_sign=True, **dict.fromkeys(fields, False))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -19,12 +20,12 @@ class Access:
 
     `known_hosts` is the deployment's own file of host keys, read beside the user's; what `trust` allows (a
     host's name -> fingerprints, `SHA256:…`) is added to it. `identity` is a key file, tried first. `config`
-    is another file than the user's `~/.ssh/config`, as `ssh -F` takes it.
+    is another file than the user's `~/.ssh/config`, as `ssh -F` takes it; $SWEEPFW_SSH_CONFIG names it.
     """
 
     known_hosts: Path
     identity: str | None = None
-    config: str | None = None
+    config: str | None = field(default_factory=lambda: os.environ.get("SWEEPFW_SSH_CONFIG") or None)
     trust: Mapping[str, frozenset[str]] = field(default_factory=dict)
     timeout: float = 10  # for each step of connecting, in seconds
 
