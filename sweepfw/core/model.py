@@ -174,9 +174,7 @@ class Grant(NamedTuple):
     params: Mapping[str, Value]
     repeat: int
     snapshot: str
-    failures: Mapping[str, int] = field(
-        default_factory=dict
-    )  # reason -> earlier failed attempts, since reopened
+    failures: Mapping[str, int] = NOTHING  # reason -> earlier failed attempts, since reopened
     losses: int = 0  # earlier attempts that were lost, since reopened
 
 

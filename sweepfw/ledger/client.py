@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from itertools import islice
 from typing import IO, Any, Literal
 
 from sweepfw.core.deployment import Advert, HeadStatus, LogPart, Orders
@@ -22,11 +23,10 @@ from sweepfw.core.model import (
     TrialState,
     Worker,
 )
-from sweepfw.core.values import encode
 from sweepfw.errors import SweepError
+from sweepfw.ledger.rows import PAGE
 from sweepfw.ledger.wire import forms
 from sweepfw.ledger.wire.caller import Client
-from sweepfw.ledger.wire.methods import PAGE
 from sweepfw.ledger.wire.packs import spooled
 
 __all__ = ["Client", "HttpDesk", "HttpLedger"]
@@ -328,11 +328,8 @@ class HttpDesk:
 
 def _lines(arguments: Mapping[str, Any], drafts: Iterable[Draft]) -> Iterator[bytes]:
     """The call's arguments in the first line, drafts in the others."""
+    dump = forms.dump_params
     yield json.dumps(arguments).encode() + b"\n"
-    rows: list[str] = []
-    for draft in drafts:
-        rows.append(f"[{encode(draft.params)},{draft.repeat}]")
-        if len(rows) == _DRAFTS_A_LINE:
-            yield f"[{','.join(rows)}]\n".encode()
-            rows.clear()
-    yield f"[{','.join(rows)}]\n".encode()
+    left = iter(drafts)
+    while rows := [[dump(draft.params), draft.repeat] for draft in islice(left, _DRAFTS_A_LINE)]:
+        yield json.dumps(rows).encode() + b"\n"

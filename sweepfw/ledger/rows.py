@@ -12,6 +12,7 @@ from sweepfw.core import values
 from sweepfw.core.model import Attempt, Grant, MetricSummary, Spec, Sweep, Trial
 
 Row = tuple[Any, ...]
+PAGE = 1000  # read at once: memory stays flat, and checkpoints are not held up
 _parse = json.JSONDecoder().raw_decode  # json.loads without its checks of what we wrote ourselves
 
 SWEEP = "uid, name, spec, snapshot, state, created, note, reason, ended, provenance"

@@ -7,7 +7,7 @@ import io
 import json
 import os
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import chain, islice
 from typing import IO, Any, NamedTuple, Protocol
@@ -16,6 +16,7 @@ from sweepfw.core.model import Attempt, Draft, Objective, Trial
 from sweepfw.errors import BusyError, DiskFullError, LedgerError, SweepError
 from sweepfw.ledger.desk import Desk
 from sweepfw.ledger.interface import Ledger
+from sweepfw.ledger.rows import PAGE, Row
 from sweepfw.ledger.wire import access, forms, packs
 from sweepfw.ledger.wire.access import Caller
 from sweepfw.ledger.wire.framing import PIECE, Body, BrokenError, MalformedError
@@ -25,7 +26,6 @@ from sweepfw.ledger.wire.methods import (
     JSON_LIMIT,
     LONGEST_WAIT,
     METHODS,
-    PAGE,
     Method,
 )
 from sweepfw.ledger.wire.once import Memory
@@ -38,9 +38,12 @@ _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class Watched(Ledger, Protocol):
-    """A ledger that tells of its changes at once, as SqliteLedger does."""
+    """A ledger that tells of its changes at once, and gives trials as they are stored: a SqliteLedger."""
 
     def wait_changed(self, seen: int, timeout: float) -> int: ...
+    def trial_rows(
+        self, uid: str, states: Collection[str] | None, numbers: Collection[int] | None, after: int
+    ) -> list[Row]: ...
 
 
 class Call(NamedTuple):
@@ -146,8 +149,8 @@ class _Served:
         known = -1 if seen is None else seen - self._base
         return self._base + self._ledger.wait_changed(known, wait if known >= 0 else 0)
 
-    def trials(self, uid: str, **chosen: Any) -> list[Trial]:
-        return list(islice(self._ledger.trials(uid, **chosen), PAGE))
+    def trials(self, **chosen: Any) -> list[Row]:
+        return self._ledger.trial_rows(**chosen)
 
     def contenders(self, uid: str, objective: Objective) -> list[Trial] | None:
         """None for more than a page of them: the client ranks all trials then."""
@@ -235,8 +238,8 @@ def _limited(body: Body) -> Iterator[bytes]:
 def _drafts(spool: IO[bytes]) -> Iterator[Draft]:
     """Each line holds some."""
     while line := spool.readline(_DRAFTS_LINE):
-        for pair in forms.DRAFT_ROWS.load(_parse(line)):
-            yield Draft(forms.load_params(pair[0]), pair[1])
+        for params, repeat in forms.DRAFTS.load(_parse(line)):
+            yield Draft(forms.load_params(params), repeat)
 
 
 def _parse(data: bytes) -> Any:

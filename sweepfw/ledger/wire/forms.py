@@ -254,6 +254,18 @@ ATTEMPT = record(
 )
 
 
+def _load_pairs(data: Any) -> list[tuple[Any, int]]:
+    """Params, not looked at yet, and the repeat."""
+    try:
+        if all(type(repeat) is int for _, repeat in data):
+            return data  # type: ignore[no-any-return]  # a list of pairs
+    except (TypeError, ValueError):
+        pass
+    raise MisshapenError("trials should be pairs of params and repeat")
+
+
+DRAFTS = Form(_same, _load_pairs)
+TRIAL_ROWS = Form(list, lambda data: list(rows.trials(data)))  # as they are stored: lists of them are long
 _PARAMS_AT, _METRICS_AT = Trial._fields.index("params"), Trial._fields.index("metrics")
 
 
@@ -270,8 +282,7 @@ def _load_trial(data: Any) -> Trial:
     return Trial(*data)
 
 
-TRIAL = Form(_dump_trial, _load_trial)  # a row, by hand: lists of them are long
-DRAFT_ROWS = many(row(ANY, WHOLE))
+TRIAL = Form(_dump_trial, _load_trial)
 ENDED = row(WHOLE, many(ATTEMPT))
 HELD = many(row(TEXT, ATTEMPT))
 

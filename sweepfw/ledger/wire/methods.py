@@ -10,7 +10,6 @@ from sweepfw.ledger.wire.forms import FLAG, REAL, TEXT, WHOLE, WORKER, Form, man
 
 Who: TypeAlias = Literal["people", "worker", "both"]
 
-PAGE = 1000  # trials or attempts in one answer
 LONGEST_WAIT = 60.0  # seconds that a question may wait for news
 DRAFTS_LIMIT = 2_000_000_000  # bytes of a submitted list of trials
 JSON_LIMIT: Mapping[str, int] = {"people": 64_000_000, "worker": 16_000_000}  # bytes of a call
@@ -99,7 +98,7 @@ METHODS: Mapping[str, Method] = {
     "ledger/trials": Method(
         "people",
         {"uid": TEXT, "states": _WORDS, "numbers": _NUMBERS, "after": WHOLE},
-        many(forms.TRIAL),
+        forms.TRIAL_ROWS,
     ),
     "ledger/contenders": Method(
         "people", {"uid": TEXT, "objective": forms.OBJECTIVE}, maybe(many(forms.TRIAL))
