@@ -6,6 +6,7 @@ A message is only a hint that names a trial; nothing depends on what becomes of 
 from __future__ import annotations
 
 import logging
+import sys
 import threading
 import warnings
 from collections.abc import Callable
@@ -93,6 +94,7 @@ def make_worker(
 
     app.task(trial, name=TASK)
     app.conf.task_queues = [make_queue(queue)]
+    app.amqp.queues[queue].exchange = Exchange("")  # Celery put its own there, which a worker can't declare
     app.steps["consumer"].add(_reading(connected))
     _restrict(app)
     _quieten()
@@ -142,6 +144,8 @@ class _Harmless(logging.Filter):
 
 
 def _quieten() -> None:
+    """What Celery says goes where we say things, from warnings on."""
+    logging.basicConfig(stream=sys.stdout, level=logging.WARNING, format="%(name)s: %(message)s")
     from celery.exceptions import CPendingDeprecationWarning
 
     warnings.filterwarnings("ignore", category=CPendingDeprecationWarning)

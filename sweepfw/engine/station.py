@@ -51,8 +51,8 @@ class Station:
         self._inside = 0  # calls of `run`
         self._orders = 0  # how many times there were orders
         self._doomed: set[str] = set()  # names of sweeps whose files go when nothing of them runs
+        self._gone: set[str] = set()  # names of those whose files went
         self.closed = False  # nothing new starts any more
-        self.drained = False  # nothing new starts until somebody says so
         self._leaving: float | None = None  # the grace given to all
 
     # -- in the threads of Celery's pool ---------------------------------------------------------------
@@ -72,7 +72,7 @@ class Station:
             self._forget_doomed()
 
     def _run(self, uid: str, number: int) -> None:
-        if self.closed or self.drained:
+        if self.closed:
             return
         sweep = self._stores.sweep(uid)
         berth = self._berths.take(sweep.spec.needs)
@@ -237,7 +237,7 @@ class Station:
     def forget(self, names: Sequence[str]) -> None:
         """Delete the files of these sweeps; what runs of them is killed first."""
         with self._lock:
-            self._doomed.update(names)
+            self._doomed.update(name for name in names if name not in self._gone)
             for running in self._running.values():
                 if running.sweep.name in self._doomed:
                     self._stop(running, "cancelled", 0)
@@ -249,6 +249,7 @@ class Station:
         with self._lock:
             free = self._doomed - {running.sweep.name for running in self._running.values()}
             self._doomed -= free
+            self._gone |= free
         for name in free:
-            self._stores.forget(name)
-            self._head.say(f"{name}: removed; its files here are deleted")
+            if self._stores.forget(name):
+                self._head.say(f"{name}: removed; its files here are deleted")

@@ -129,11 +129,12 @@ class Stores:
             transfer.unpack(store, transfer.reader(self._desk.contents(sorted(lacking))))
         transfer.accept(store, snapshot, text)
 
-    def forget(self, name: str) -> None:
-        """Delete what there is of a sweep that the head has removed. Nothing of it runs here."""
+    def forget(self, name: str) -> bool:
+        """Delete what there is of a sweep that the head has removed; whether there was anything. Nothing of it
+        runs here."""
         folder = self._place.run(name)
-        if folder.parent != self._place.runs or name.startswith("."):
-            return
+        if folder.parent != self._place.runs or name.startswith(".") or not folder.is_dir():
+            return False
         with self._lock:
             uids = [uid for uid, sweep in self._sweeps.items() if sweep.name == name]
             for uid in uids:
@@ -142,6 +143,7 @@ class Stores:
                     jobs.close()
             self._made = {key: job for key, job in self._made.items() if key[0] not in uids}
         shutil.rmtree(folder, ignore_errors=True)
+        return True
 
     def tidy(self) -> int:
         """Delete snapshots and environments that nothing used for long; bytes freed. For a worker's start."""

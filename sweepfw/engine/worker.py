@@ -155,9 +155,8 @@ class Service:
         self._seen = orders.seen
         for token, how in orders.stop.items():
             self.station.stop(token, how)
-        if orders.drain != self.station.drained:
-            self.station.drained = orders.drain
-            say("drained: nothing new starts" if orders.drain else "no longer drained")
+        if orders.drain:
+            self._wish_for("drain")
         if orders.forget:
             self.station.forget(orders.forget)
 

@@ -1,0 +1,63 @@
+"""Fixtures for tests of workers: a broker for all of a file, a head and workers for each test."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from broker_lab import Broker, MissingError
+from worker_lab import HeadLab, WorkerLab, all_ended, processes, until
+
+MARK = f"60.{os.getpid()}{time.time_ns() % 10**6:06}"
+SLEEP = f"sleep {MARK}"
+
+Work = Callable[..., WorkerLab]
+
+
+@pytest.fixture(scope="module")
+def broker() -> Iterator[Broker]:
+    try:
+        found = Broker.find()
+    except MissingError as error:
+        pytest.skip(str(error))
+    with found.running():
+        yield found
+
+
+@pytest.fixture
+def head(broker: Broker, tmp_path: Path) -> Iterator[HeadLab]:
+    head = HeadLab(tmp_path, broker)
+    yield head
+    head.stop()
+
+
+@pytest.fixture
+def work(head: HeadLab) -> Iterator[Work]:
+    """work("a", slots=2): a worker on a host of its own, which has announced itself."""
+    started: list[WorkerLab] = []
+
+    def start(host: str, **settings: Any) -> WorkerLab:
+        worker = WorkerLab(head, host, **settings)
+        started.append(worker)
+        announced(head, worker)
+        return worker
+
+    yield start
+    for worker in started:
+        worker.stop()
+    assert processes(MARK) == []
+
+
+def announced(head: HeadLab, worker: WorkerLab) -> None:
+    def known() -> bool:
+        return any(each.worker.host == worker.host and each.alive for each in head.desk.status().workers)
+
+    until(known, what=f"{worker.host} announced: {worker.log.read_text()}")
+
+
+def ended(head: HeadLab, *sweeps: Any, seconds: float = 30) -> None:
+    until(lambda: all_ended(head, sweeps), seconds, "all trials ended")
