@@ -145,7 +145,7 @@ def _which_outputs(departure: Departure, wanted: Wanted | None, *, yes: bool) ->
 
     items = departure.list_outputs()
     if not items:
-        return wanted or Wanted("none")
+        return wanted or Wanted("all")
     total = sum(item.size for item in items)
     free = shutil.disk_usage(departure.place.root).free
     told = f"{plural(len(items), 'output file')} on the hosts, {size(total)}; {size(free)} free here"
@@ -159,6 +159,7 @@ def _which_outputs(departure: Departure, wanted: Wanted | None, *, yes: bool) ->
 
 
 def _bring_home(departure: Departure, place: Workspace, wanted: Wanted) -> None:
+    from sweepfw.cli.meter import Meter
     from sweepfw.ledger.local import open_ledger
 
     if departure.found:
@@ -170,8 +171,8 @@ def _bring_home(departure: Departure, place: Workspace, wanted: Wanted) -> None:
     ledger = open_ledger(place, create=True)
     try:
         _say("bringing home ledger, logs and small files")
+        departure.list_outputs()  # again: a trial that ended meanwhile has left its files
         departure.bring_ledger(ledger)
-        departure.list_outputs()  # a trial that ended meanwhile has left its files
         with Meter("output files") as meter:
             departure.bring_outputs(ledger, wanted, meter.took)
         for line in departure.lost(ledger, wanted):
@@ -198,35 +199,3 @@ def _end(departure: Departure, *, forget: bool) -> int:
     rest = f"; what is on {', '.join(left)} stays there" if left else ""
     click.echo(f"{name} is down{rest}")
     return 0
-
-
-class Meter:
-    """Bytes as they come, on a terminal's line of their own; nothing elsewhere."""
-
-    def __init__(self, what: str) -> None:
-        import threading
-        import time
-
-        self._what, self._count, self._shown = what, 0, 0.0
-        self._lock, self._clock = threading.Lock(), time.monotonic
-        self._on = sys.stderr.isatty()
-
-    def took(self, count: int) -> None:
-        """Safe to call from several threads."""
-        with self._lock:
-            self._count += count
-            if self._on and self._clock() - self._shown > 0.2:
-                self._shown = self._clock()
-                self._show("")
-
-    def _show(self, end: str) -> None:
-        from sweepfw.cli.render import size
-
-        print(f"\r{self._what}: {size(self._count)} ", end=end, file=sys.stderr, flush=True)
-
-    def __enter__(self) -> Meter:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._on and self._count:
-            self._show("\n")

@@ -17,7 +17,7 @@ from sweepfw.fleet.home import Homecoming, Load, Wanted
 from sweepfw.fleet.hosts import Hosts, bound, look, side_by_side
 from sweepfw.fleet.parcels import Item, lacking
 from sweepfw.fleet.remains import Remains
-from sweepfw.fleet.volumes import Volume
+from sweepfw.fleet.volumes import Volume, state_volume
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -72,7 +72,8 @@ class Departure:
     say: Say
     found: dict[str, Remains] = field(default_factory=dict)
     failures: dict[str, SweepError] = field(default_factory=dict)
-    listings: dict[str, list[Item]] = field(default_factory=dict)  # of workers' volumes
+    kept: list[Item] = field(default_factory=list)  # what the head's volume holds
+    listings: dict[str, list[Item]] = field(default_factory=dict)  # output files on workers alone
     came: Homecoming = field(default_factory=Homecoming)
     memo: Memo = field(default_factory=Memo)
 
@@ -100,16 +101,9 @@ class Departure:
 
     def volume(self, host: str, role: str) -> Volume | None:
         """The state of head or worker on the host, where there is one to be read."""
-        remains = self.found.get(host)
-        name = remains.state_volume(role) if remains else None
-        if remains is None or name is None:
+        if (remains := self.found.get(host)) is None:
             return None
-        image = remains.image(role)
-        if image is None:
-            raise SweepError(
-                f"{host}: no image of ours is left to read {name} with; `sweepfw infra up` makes it"
-            )
-        return Volume(host, self.hosts.shells[host], name, image, remains.user, self.state.uid)
+        return state_volume(self.state.uid, host, self.hosts.shells[host], remains, role)
 
     @property
     def head(self) -> Volume | None:
@@ -120,11 +114,13 @@ class Departure:
         return {name: volume for name, volume in found.items() if volume is not None}
 
     def list_outputs(self) -> list[Item]:
-        """The output files on worker hosts that are not home yet."""
-        volumes = self.workers()
-        listings = self._all(volume.listing for volume in volumes.values())
+        """The output files on worker hosts that are neither home yet nor kept by the head."""
+        volumes, head = self.workers(), self.head
+        calls: list[Callable[[], list[Item]]] = [volume.listing for volume in volumes.values()]
+        self.kept, *found = self._all([head.listing if head else list, *calls])
+        listings = [home.not_kept(items, self.kept) for items in found]
         self.listings = dict(zip(volumes, listings, strict=True))
-        outputs = [item for items in self.listings.values() for item in items if item.place.output]
+        outputs = [item for items in listings for item in items if not item.link]
         return lacking(outputs, self._path)
 
     def stop(self) -> None:
@@ -136,15 +132,16 @@ class Departure:
             )
 
     def bring_ledger(self, ledger: SqliteLedger) -> None:
-        """Sweeps, logs, small files and snapshots, from the head to this workspace."""
+        """Sweeps, logs, small files and snapshots, from the head to this workspace. `list_outputs` goes
+        before it, when nothing runs any more."""
         head = self.head
         if head is None:
             self.came.names = dict(self.memo.names)
             return
         self.came = home.bring_ledger(head, self.place, ledger, self.state.name)
         self._remember(self.memo.removed)
-        items = [item for item in head.listing() if item.place.sweep in self.came.names]
-        self._bring([home.load(head, items, self._path)], lambda count: None)
+        items = [item for item in self.kept if item.place.sweep in self.came.names]
+        self._bring([home.load_from_head(head, items, self._path)], lambda count: None)
         for id in sorted(self.came.snapshots):
             head.fetch_snapshot(id, self.place.snapshots)
         home.unpack_checkpoints(self.place, self.came.names.values())

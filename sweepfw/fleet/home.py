@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from sweepfw.errors import StoppedError, SweepError
-from sweepfw.fleet.parcels import Item, Place, lacking
+from sweepfw.fleet.parcels import Item, Place, lacking, missing
 
 if TYPE_CHECKING:
     from sweepfw.config.workspace import Workspace
@@ -199,8 +199,28 @@ class Load(NamedTuple):
 
 
 def load(volume: Volume, items: Iterable[Item], home: Callable[[Item], Path]) -> Load:
-    """Those of the items that are not at home yet."""
+    """Those of a worker's items that are not at home yet."""
     return Load(volume, tuple(lacking(items, home)))
+
+
+def load_from_head(volume: Volume, items: Iterable[Item], home: Callable[[Item], Path]) -> Load:
+    """Those of the head's items that are not at home yet. Its output files are copies of a worker's."""
+    records, copies = split(items)
+    return Load(volume, (*lacking(records, home), *missing(copies, home)))
+
+
+def split(items: Iterable[Item]) -> tuple[list[Item], list[Item]]:
+    """What attempts tell, and their output files."""
+    parts: tuple[list[Item], list[Item]] = ([], [])
+    for item in items:
+        parts[item.place.output].append(item)
+    return parts
+
+
+def not_kept(items: Iterable[Item], kept: Iterable[Item]) -> list[Item]:
+    """A worker's output files of which the head keeps no copy."""
+    sizes = {item.path: item.size for item in kept}
+    return [item for item in split(items)[1] if item.link or sizes.get(item.path) != item.size]
 
 
 def outputs(

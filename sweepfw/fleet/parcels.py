@@ -109,17 +109,24 @@ def _stays_output(name: str, link: str) -> bool:
 
 def lacking(items: Iterable[Item], home: Callable[[Item], Path]) -> list[Item]:
     """Those that are not at home as they are there: by size and time of change, or by what a link says."""
-    return [item for item in items if not _same(item, home(item))]
+    return [item for item in items if not _same(item, home(item), timed=True)]
 
 
-def _same(item: Item, path: Path) -> bool:
+def missing(items: Iterable[Item], home: Callable[[Item], Path]) -> list[Item]:
+    """The same for copies that a second host keeps, whose times are their own: by size alone."""
+    return [item for item in items if not _same(item, home(item), timed=False)]
+
+
+def _same(item: Item, path: Path, *, timed: bool) -> bool:
     try:
         found = path.lstat()
         if item.link:
             return stat.S_ISLNK(found.st_mode) and os.readlink(path) == item.link  # noqa: PTH115  # as it is
     except OSError:
         return False
-    return stat.S_ISREG(found.st_mode) and (found.st_size, int(found.st_mtime)) == (item.size, item.changed)
+    if not stat.S_ISREG(found.st_mode) or found.st_size != item.size:
+        return False
+    return not timed or int(found.st_mtime) == item.changed
 
 
 class Received(NamedTuple):

@@ -16,6 +16,7 @@ from sweepfw.fleet.parcels import FIND, Item, Received, read_listing, unpack
 from sweepfw.trial.guard.files import write_all
 
 if TYPE_CHECKING:
+    from sweepfw.fleet.remains import Remains
     from sweepfw.shell.shell import Result, Shell
 
 T = TypeVar("T")
@@ -115,6 +116,16 @@ class Volume:
     def _failed(self, what: str, done: Result) -> SweepError:
         said = done.err.decode(errors="replace").strip().splitlines()
         return SweepError(f"{self.host}: {what} ({said[-1] if said else f'exit code {done.code}'})")
+
+
+def state_volume(uid: str, host: str, shell: Shell, remains: Remains, role: str) -> Volume | None:
+    """The state of head or worker on a host, where there is one. SweepError where nothing can read it."""
+    name, image = remains.state_volume(role), remains.image(role)
+    if name is None:
+        return None
+    if image is None:
+        raise SweepError(f"{host}: no image is left to read {name} with; `sweepfw infra up` makes one")
+    return Volume(host, shell, name, image, remains.user, uid)
 
 
 def digests(text: bytes) -> set[str]:
