@@ -5,12 +5,12 @@ from __future__ import annotations
 import socket
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sweepfw.config.deployments import DeploymentState
 from sweepfw.core.command import Cmd, cmd
 from sweepfw.core.deployment import FLOWER_PORT, SERVICE_PORT, Role, container
-from sweepfw.errors import BusyError, UnreachableError
+from sweepfw.errors import BusyError, SweepError, UnreachableError
 from sweepfw.fleet.credentials import head_reader
 from sweepfw.shell import faults
 from sweepfw.shell.access import Access
@@ -133,7 +133,10 @@ class _Line:
         state = self._state
         names = {each: container(state.name, state.uid, each) for each in _ROLES}
         question = cmd("docker", "inspect", "--type", "container", "--format", _FORMAT, *names.values())
-        result = LocalShell().run(self._there(question), timeout=2 * _PATIENCE)
+        try:
+            result = LocalShell().run(self._there(question), timeout=_PATIENCE + 4)
+        except SweepError as error:  # ssh, or docker, does not come to an end, or is not here
+            raise UnreachableError(f"{self.head.name}: {error}") from None
         said = result.err.decode(errors="replace")
         found = read_addresses(result.text, names)
         if role not in found:
@@ -187,5 +190,5 @@ def _remember(state: DeploymentState, addresses: dict[str, str]) -> None:
         pass
 
 
-def _tcp(address: str, port: int) -> Any:
+def _tcp(address: str, port: int) -> socket.socket:
     return socket.create_connection((address, port), timeout=_PATIENCE)
