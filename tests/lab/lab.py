@@ -55,6 +55,7 @@ class Kind:
 
     engine: has Docker; its disk is `docker_disk` large (such as "300m"), if given. home: the name of a home
     that several hosts share. machine_id: instead of a fresh one. behind: only that host may reach its SSH.
+    image: another one of this machine's, with what bare.Dockerfile adds.
     """
 
     gpus: int = 0
@@ -63,6 +64,7 @@ class Kind:
     home: str = ""
     machine_id: str = ""
     behind: str = ""
+    image: str = ""
 
 
 @dataclass
@@ -139,10 +141,10 @@ class Lab:
             check=True,
         )
         subnet = _make_network(self.network, labels)
-        volumes = {host: f"{self.network}-{host}" for host, kind in kinds.items() if _seeded(kind)}
+        volumes = {host: f"{self.network}-{host}" for host, kind in kinds.items() if not kind.docker_disk}
         for volume in volumes.values():
             docker("volume", "create", *labels, volume)
-        copy_seed(self.images, list(volumes.values()))
+        copy_seed(self.images, [volume for host, volume in volumes.items() if kinds[host].engine])
         accounts = " ".join(f"{user}:{','.join(groups)}" for user, groups in users.items())
         environment = {"LAB_KEY": self.key.with_suffix(".pub").read_text().strip(), "LAB_USERS": accounts}
 
@@ -154,7 +156,7 @@ class Lab:
             if kind.home:
                 arguments += ["--mount", f"type=volume,src={self.network}-home-{kind.home},dst=/home"]
             place = ["--network", self.network, "--ip", host.address, "--network-alias", name]
-            image = self.images.host if kind.engine else self.images.bare
+            image = kind.image or (self.images.host if kind.engine else self.images.bare)
             docker(
                 *("run", "-d", "--name", host.container, "--hostname", name, *labels, *_RIGHTS),
                 *place,
@@ -254,10 +256,6 @@ def _make_network(name: str, labels: Sequence[str]) -> str:
             continue
         return subnet
     raise LabError("no free network in 10.213.0.0/16 for the lab")
-
-
-def _seeded(kind: Kind) -> bool:
-    return kind.engine and not kind.docker_disk
 
 
 def _arguments(kind: Kind, subnet: str, environment: Mapping[str, str]) -> list[str]:
