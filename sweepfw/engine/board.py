@@ -45,6 +45,7 @@ class Board:
         self._lock = threading.Lock()
         self._running: dict[str, Running] = {}  # by token
         self._sent: dict[Key, Sent] = {}
+        self._fresh: set[Key] = set()  # granted since `look`
         self._quick: dict[str, int] = {}  # host -> quick failures in a row
 
     # -- what is heard ---------------------------------------------------------------------------------
@@ -52,6 +53,7 @@ class Board:
     def granted(self, grant: Grant, worker: Worker, needs: Needs) -> None:
         with self._lock:
             self._sent.pop((grant.uid, grant.trial), None)
+            self._fresh.add((grant.uid, grant.trial))
             load = Load(grant.uid, grant.trial, needs, grant.losses >= TRIES_WHEN_LOST)
             self._running[grant.token] = Running(worker, load, self._clock())
 
@@ -143,13 +145,18 @@ class Board:
                 found.setdefault(sent.worker, {}).setdefault(key, sent.load)
         return found
 
+    def look(self) -> None:
+        """To be called before one asks the ledger what waits: what is granted meanwhile waits no more."""
+        with self._lock:
+            self._fresh = set()
+
     def left(self, waiting: Collection[Waiting], limit: int) -> list[Waiting]:
         """The sweeps without the trials that were sent; those count as running. `limit`: how many trials of a
         sweep were asked for. What was sent and does not wait any more is forgotten."""
         now = self._clock()
         with self._lock:
             self._forget_others({sweep.uid: sweep for sweep in waiting}, limit)
-            under_way = {key for key, sent in self._sent.items() if sent.until > now}
+            under_way = {key for key, sent in self._sent.items() if sent.until > now} | self._fresh
         found = []
         for sweep in waiting:
             trials = tuple(trial for trial in sweep.trials if (sweep.uid, trial[0]) not in under_way)

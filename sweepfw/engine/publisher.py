@@ -17,11 +17,13 @@ from typing import Any, NamedTuple
 from amqp.exceptions import AMQPError  # type: ignore[import-untyped]  # it has no types
 from celery import Celery
 from kombu import Connection
+from kombu.exceptions import KombuError
 
 from sweepfw.core.broker import TASK
 from sweepfw.core.values import Params, text
 
 HEARTBEAT = 10  # seconds
+LOST = (OSError, AMQPError, KombuError)  # what a broker that is gone shows as
 PATIENCE = 5.0  # seconds until the broker has confirmed
 PAUSE = (0.2, 0.5, 1.0, 2.0, 5.0)  # seconds between two tries to reach it
 SHOWN = 500  # characters of a trial's parameters that Flower gets
@@ -87,7 +89,7 @@ class Publisher:
             if self._clock() - self._beat > HEARTBEAT / 4:
                 self._beat = self._clock()
                 self._connection.heartbeat_check()
-        except (OSError, AMQPError) as error:
+        except LOST as error:
             self._lose(error)
         return False
 
@@ -107,7 +109,7 @@ class Publisher:
             deadline = self._clock() + PATIENCE
             while self._open:
                 self._connection.drain_events(timeout=max(0.001, deadline - self._clock()))
-        except (OSError, AMQPError) as error:
+        except LOST as error:
             self._lose(error)
             raise LostBrokerError from error
         return self._returned
@@ -115,7 +117,7 @@ class Publisher:
     def close(self) -> None:
         connection, self._connection, self._channel = self._connection, None, None
         if connection is not None:
-            with suppress(OSError, AMQPError):
+            with suppress(*LOST):
                 connection.collect(socket_timeout=0.5)
 
     def _send(self, message: Message) -> None:
@@ -150,7 +152,7 @@ class Publisher:
             self._connection.connect()
             channel = self._connection.channel()
             channel.confirm_select()
-        except (OSError, AMQPError) as error:
+        except LOST as error:
             self._lose(error)
             return False
         channel.events["basic_ack"].add(self._on_ack)

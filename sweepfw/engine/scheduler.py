@@ -194,6 +194,7 @@ class Scheduler:
         if not free:
             return []
         limit = free + self.board.under_way() + MORE
+        self.board.look()
         waiting = self.board.left(self._ledger.waiting(limit), limit)
         by_uid = {sweep.uid: sweep for sweep in waiting}
         found = place(stations, waiting)
