@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 from base64 import b64decode
@@ -26,6 +27,9 @@ from sweepfw.shell import faults
 from sweepfw.shell.access import Access
 from sweepfw.shell.host_keys import Entry, HostKey, UnknownKeyError, add_key, changed, judge
 from sweepfw.shell.route import Hop
+
+# It writes what goes wrong to standard error, tracebacks and all, unless somebody else takes it.
+logging.getLogger("paramiko").addHandler(logging.NullHandler())
 
 # What a key of this type is called where the two sides agree on one.
 _ALGORITHMS = {"ssh-rsa": ("rsa-sha2-512", "rsa-sha2-256")}

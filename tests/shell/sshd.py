@@ -8,6 +8,7 @@ import shutil
 import socket
 import subprocess
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -23,7 +24,10 @@ USER = getpass.getuser()
 
 def make_key(path: Path, kind: str = "ed25519", passphrase: str = "") -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    subprocess.run(["ssh-keygen", "-q", "-t", kind, "-N", passphrase, "-C", "", "-f", path], check=True)
+    size = ["-b", "2048"] if kind == "rsa" else []
+    subprocess.run(
+        ["ssh-keygen", "-q", "-t", kind, *size, "-N", passphrase, "-C", "", "-f", path], check=True
+    )
     return path
 
 
@@ -60,6 +64,8 @@ class Sshd:
         Path("/run/sshd").mkdir(exist_ok=True) if os.getuid() == 0 else None
         config = self.folder / "sshd_config"
         settings = [
+            *lines,  # of two the first counts
+            *self._lines,
             f"Port {self.port}",
             "ListenAddress 127.0.0.1",
             *(f"HostKey {key}" for key in self.host_keys),
@@ -70,8 +76,6 @@ class Sshd:
             "PasswordAuthentication no",
             "KbdInteractiveAuthentication no",
             "LogLevel VERBOSE",
-            *self._lines,
-            *lines,
         ]
         config.write_text("\n".join(settings) + "\n")
         with (self.folder / "log").open("ab") as log:
@@ -100,9 +104,11 @@ class Sshd:
 
     def cut(self) -> None:
         """End every connection, as if the machine were gone; nobody can log in until `start`."""
+        sessions = _children(self.process.pid) if self.process else []
         self.stop()
-        for pid in _sessions(self.folder):
-            os.kill(pid, 9)
+        for pid in sessions:
+            with suppress(ProcessLookupError):
+                os.kill(pid, 9)
 
     def host(self, name: str = "there", **fields: object) -> Host:
         return Host(**{"name": name, "target": "127.0.0.1", "user": USER, "port": self.port, **fields})  # type: ignore[arg-type]  # a test's own fields
@@ -121,15 +127,10 @@ class Sshd:
         return Access(known_hosts, **given)  # type: ignore[arg-type]  # a test's own fields
 
 
-def _sessions(folder: Path) -> list[int]:
-    """The sshd processes of this machine's connections: its children know its configuration."""
+def _children(pid: int) -> list[int]:
     found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                words = (entry / "cmdline").read_bytes()
-            except OSError:
-                continue
-            if str(folder).encode() in words and b"sshd" in words:
-                found.append(int(entry.name))
+    for entry in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            if int(entry.read_text().rpartition(")")[2].split()[1]) == pid:
+                found.append(int(entry.parent.name))
     return found
