@@ -44,6 +44,9 @@ SECTIONS: dict[str, dict[str, Verb]] = {
         "best": Verb("best", "Show the best trials by the objective."),
         "export": Verb("export", "Write parameters and metrics as csv, json, jsonl or md."),
     },
+    "Cluster": {
+        "infra": Verb("infra", "Bring SSH hosts up as a deployment, look at it, take it down."),
+    },
     "Tidy": {
         "rm": Verb("rm", "Delete a sweep with all its files."),
         "gc": Verb("gc", "Delete working copies, snapshots and environments not in use."),

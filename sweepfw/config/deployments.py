@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,6 +31,7 @@ class HostRecord:
     gid: int
     home: str
     folder: str
+    host_keys: Sequence[str] = ()  # of its sshd, "ssh-ed25519 AAAA..."
 
 
 @dataclass(slots=True)

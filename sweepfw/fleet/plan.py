@@ -136,7 +136,7 @@ class _Host:
     def _ground(self) -> Iterator[Step]:
         """What containers stand on."""
         wish = self.wish
-        if wish.readme != self.facts.readme:
+        if wish.readme.rstrip() != self.facts.readme:
             path = f"{wish.folder}/README"
             yield self._step("folder", f"write {path}", Write(path, wish.readme))
         if wish.network not in {each.name for each in self.facts.networks}:
@@ -184,10 +184,10 @@ class _Host:
                 yield self._step(f"no {found.role}", f"remove {found.role}", act, (), interrupts)
 
     def _old_images(self, changed: tuple[str, ...]) -> Iterator[Step]:
-        """Our images that no container there needs any more, when some were changed anyway."""
-        others = {each.image for each in self.facts.containers if each.name not in self.there}
-        used = {*self.wish.images, *others}
-        old = [each for each in self.facts.images if each.startswith(f"{REPOSITORY}:") and each not in used]
+        """Our images that containers of this deployment had until now, and that nobody has from now on."""
+        kept = {each.image for each in self.facts.containers if each.name not in self.there}
+        had = {each.image for each in self.there.values()} - kept - set(self.wish.images)
+        old = sorted(each for each in had if each.startswith(f"{REPOSITORY}:"))
         if changed and old:
             act = Run(tuple(cmd("docker", "rmi", each) for each in old), tolerant=True)
             yield self._step("old images", f"remove image {', '.join(old)}", act, changed)

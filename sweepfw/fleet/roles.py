@@ -83,6 +83,11 @@ def _covered(host: Host, home: str) -> bool:
     return any(f"{home}/".startswith(f"{target}/") for target in targets)
 
 
+def hostname(name: str) -> str:
+    """The host's name as machines may be called."""
+    return re.sub(r"[^A-Za-z0-9.-]", "-", name).strip(".-") or "worker"
+
+
 def _word(name: str) -> str:
     return re.sub(r"[^A-Za-z0-9._@-]", "_", name) or "user"
 

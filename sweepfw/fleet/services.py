@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import hmac
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from sweepfw.core import broker
 from sweepfw.core.deployment import (
@@ -51,7 +51,7 @@ class World:
     start: bytes
     pip_conf: bytes | None = None
     ca_bundle: bytes | None = None
-    names: Mapping[str, str] = {}
+    names: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,7 +231,7 @@ class _Making:
         files: tuple[File, ...],
     ) -> Wanted:
         place = ("--network", network(self.deployment.name, self.world.uid), "--network-alias", role)
-        hostname = ("--hostname", self.host.name if role == "worker" else role)
+        hostname = ("--hostname", roles.hostname(self.host.name) if role == "worker" else role)
         return Wanted(
             role,
             container(self.deployment.name, self.world.uid, role),
