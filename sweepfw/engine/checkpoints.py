@@ -21,12 +21,12 @@ class Checkpoint:
         self,
         head: Head,
         grant: Grant,
-        trial: Path,
+        trial: str,
         every: float,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._head, self._grant, self._trial = head, grant, trial
-        self._folder = trial / "checkpoint"
+        self._folder = f"{trial}/checkpoint"
         self._every, self._clock = every, clock
         self._due = clock() + every
         self._lock = threading.Lock()
@@ -39,21 +39,21 @@ class Checkpoint:
         If the attempt before ran here, that is what lies here: at least as new as the head's.
         """
         before = self._grant.attempt - 1
-        if before == 0 or (self._trial / str(before) / "params.json").exists():
+        if before == 0 or Path(self._trial, str(before), "params.json").exists():
             return
         pieces = self._head.desk.checkpoint(self._grant.token)
         if pieces is None:
             return
-        new = self._trial / "checkpoint.new"
+        new, folder = Path(self._trial, "checkpoint.new"), Path(self._folder)
         shutil.rmtree(new, ignore_errors=True)
         try:
             unpack(pieces, new)
-            if self._folder.exists():
-                shutil.rmtree(self._folder)
-            new.rename(self._folder)
+            if folder.exists():
+                shutil.rmtree(folder)
+            new.rename(folder)
         finally:
             shutil.rmtree(new, ignore_errors=True)
-        self._sent = survey(str(self._folder))
+        self._sent = survey(self._folder)
 
     def send_if_due(self) -> None:
         """Send it if it changed and the time has come. Raises SweepError and OSError."""
@@ -64,10 +64,11 @@ class Checkpoint:
     def send(self) -> None:
         """Send it if it changed since, and holds anything."""
         with self._lock:
-            found = survey(str(self._folder))
+            found = survey(self._folder)
             if not found or found == self._sent or not self._wanted:
                 return
-            with packed(str(self._folder), found, self._head.scratch) as pack:
+            size = sum(row[1] for row in found.values())
+            with packed(self._folder, found, self._head.scratch, size) as pack:
                 self._wanted = self._head.insist(lambda: self._put(pack))
             self._sent = found
 
@@ -82,5 +83,5 @@ class Checkpoint:
 
     def drop(self, receipt: Receipt) -> None:
         """Nobody needs it once the trial has its success."""
-        if receipt.accepted:
+        if receipt.accepted and survey(self._folder):  # an empty one is its keeper's, for the next trial
             shutil.rmtree(self._folder, ignore_errors=True)

@@ -29,7 +29,7 @@ def inherit(place: Workspace, host: str, head: Head, stores: Stores) -> None:
 
 
 def _settle(place: Workspace, host: str, head: Head, sweep: Sweep, attempt: Attempt, grant: Grant) -> None:
-    trial = place.trial(sweep.name, attempt.trial)
+    trial = str(place.trial(sweep.name, attempt.trial))
     folder = f"{trial}/{attempt.number}"
     checkpoint = Checkpoint(head, grant, trial, sweep.spec.checkpoint_every)
     outcome = recall(folder, grant, sweep.spec)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import stat
 import tarfile
@@ -51,16 +52,16 @@ def _survey(folder: str) -> Survey:
 
 
 @contextmanager
-def packed(folder: str, names: Iterable[str], scratch: Path) -> Iterator[IO[bytes]]:
+def packed(folder: str, names: Iterable[str], scratch: Path, size: int) -> Iterator[IO[bytes]]:
     """A file, open at its start, with the tar of these entries of the folder. What is gone is left out.
 
-    `scratch` is a folder on a disk with room. Raises OSError.
+    `size` is about how many bytes they are, `scratch` a folder on a disk with room. Raises OSError.
     """
     names = list(names)
-    with tempfile.SpooledTemporaryFile(_MEMORY, "w+b", dir=str(scratch)) as file:
+    with io.BytesIO() if size < _MEMORY else tempfile.TemporaryFile(dir=str(scratch)) as file:
         for last in (False, False, True):
             try:
-                _pack(Path(folder), names, file)
+                _pack(folder, names, file)
                 break
             except _Changed:
                 if last:
@@ -71,31 +72,53 @@ def packed(folder: str, names: Iterable[str], scratch: Path) -> Iterator[IO[byte
         yield file
 
 
-def _pack(folder: Path, names: Iterable[str], file: IO[bytes]) -> None:
-    with tarfile.open(fileobj=file, mode="w", format=tarfile.PAX_FORMAT) as tar:
-        for name in names:
-            try:
-                _add(tar, folder / name, name)
-            except FileNotFoundError:
-                continue
+def _pack(folder: str, names: Iterable[str], file: IO[bytes]) -> None:
+    for name in names:
+        try:
+            _add(file, f"{folder}/{name}", name)
+        except FileNotFoundError:
+            continue
+    file.write(bytes(2 * tarfile.BLOCKSIZE))
 
 
-def _add(tar: tarfile.TarFile, path: Path, name: str) -> None:
-    found = path.lstat()
-    member = tarfile.TarInfo(name)
-    member.mode, member.mtime = stat.S_IMODE(found.st_mode), found.st_mtime
+def _add(file: IO[bytes], path: str, name: str) -> None:
+    found = os.lstat(path)
+    mode, changed = stat.S_IMODE(found.st_mode), int(found.st_mtime)
     if stat.S_ISREG(found.st_mode):
-        with os.fdopen(os.open(path, _READ), "rb") as file:
-            member.size = os.fstat(file.fileno()).st_size
-            try:
-                return tar.addfile(member, file)
-            except OSError as error:
-                raise error if error.errno else _Changed from None
-    if stat.S_ISDIR(found.st_mode):
-        member.type = tarfile.DIRTYPE
+        with os.fdopen(os.open(path, _READ), "rb", buffering=0) as source:
+            size = os.fstat(source.fileno()).st_size
+            file.write(_header(name, mode, size, changed))
+            _copy(source, file, size)
+            file.write(bytes(-size % tarfile.BLOCKSIZE))
     else:
-        member.type, member.linkname = tarfile.SYMTYPE, str(path.readlink())
-    tar.addfile(member)
+        member = tarfile.TarInfo(name)
+        member.mode, member.mtime = mode, changed
+        member.type = tarfile.DIRTYPE if stat.S_ISDIR(found.st_mode) else tarfile.SYMTYPE
+        member.linkname = "" if member.isdir() else str(Path(path).readlink())
+        file.write(member.tobuf(tarfile.PAX_FORMAT))
+
+
+def _copy(source: IO[bytes], file: IO[bytes], size: int) -> None:
+    while size:
+        data = source.read(min(size, _MEMORY))
+        if not data:
+            raise _Changed
+        file.write(data)
+        size -= len(data)
+
+
+def _header(name: str, mode: int, size: int, changed: int) -> bytes:
+    """The head of a regular file. For the few small files of every attempt tarfile's own takes ten times as
+    long; names and sizes that do not fit the old form are left to it."""
+    if len(name) > 100 or not name.isascii() or size >= 1 << 33 or changed < 0:
+        member = tarfile.TarInfo(name)
+        member.mode, member.size, member.mtime = mode, size, changed
+        return member.tobuf(tarfile.PAX_FORMAT)
+    numbers = b"%07o\0%07o\0%07o\0%011o\0%011o\0" % (mode, 0, 0, size, changed)
+    head = name.encode().ljust(100, b"\0") + numbers
+    tail = b"0".ljust(101, b"\0") + b"ustar\x0000"
+    total = sum(head) + sum(tail) + 8 * 32  # the sum's own field counts as blanks
+    return (head + b"%06o\0 " % total + tail).ljust(tarfile.BLOCKSIZE, b"\0")
 
 
 def unpack(pieces: Iterable[bytes], folder: Path) -> None:

@@ -20,8 +20,10 @@ from sweepfw.ledger.interface import Ledger
 
 ALL_FILES = 10_000_000  # bytes: an attempt's files that go to the head when it ends; more stays on its host
 OWN_FILES = 50_000_000  # bytes: of these, what belongs to the record goes at any rate
+MOST_FILES = 5000
 RECORD = ("params.json", "outcome.json", "metrics.jsonl", "parsed.jsonl")
 _CHUNK = 1 << 20
+_KIND, _FILE, _FOLDER = 0o170000, 0o100000, 0o040000  # of a file's mode
 _PAUSE = 5.0  # seconds between two tries while the head's disk is full
 
 T = TypeVar("T")
@@ -85,10 +87,10 @@ class LogLine:
 
 def ship_files(head: Head, token: str, folder: str) -> bool:
     """Send the attempt's small files; whether that is all of them."""
-    names, complete = choose(folder)
+    names, size, complete = choose(folder)
     if not names:
         return complete
-    with packed(folder, names, head.scratch) as pack:
+    with packed(folder, names, head.scratch, size) as pack:
         head.insist(lambda: _keep(head, token, pack))
     return complete
 
@@ -98,26 +100,27 @@ def _keep(head: Head, token: str, pack: IO[bytes]) -> None:
     head.desk.keep(token, pack)
 
 
-def choose(folder: str) -> tuple[list[str], bool]:
-    """The files of an attempt that are small enough for the head, and whether those are all."""
-    own: dict[str, int] = {}
-    for name in RECORD:
-        try:
-            own[name] = Path(folder, name).stat().st_size
-        except OSError:
-            continue
-    found = survey(f"{folder}/files")
-    files = {f"files/{name}": row[1] for name, row in found.items() if row[0] & 0o170000 == 0o100000}
-    others = any(row[0] & 0o170000 not in (0o100000, 0o040000) for row in found.values())
-    if sum(own.values()) + sum(files.values()) <= ALL_FILES:
-        return [*own, *files], not others
+def choose(folder: str) -> tuple[list[str], int, bool]:
+    """The files of an attempt that are small enough for the head, their bytes, and whether those are all."""
+    try:
+        with os.scandir(folder) as entries:
+            there = {entry.name: entry.stat(follow_symlinks=False) for entry in entries}
+    except FileNotFoundError:
+        return [], 0, True
+    own = {name: there[name].st_size for name in RECORD if name in there}
+    found = survey(f"{folder}/files") if "files" in there else {}
+    files = {f"files/{name}": row[1] for name, row in found.items() if row[0] & _KIND == _FILE}
+    others = any(row[0] & _KIND not in (_FILE, _FOLDER) for row in found.values())
+    size = sum(own.values()) + sum(files.values())
+    if size <= ALL_FILES and len(files) <= MOST_FILES:
+        return [*own, *files], size, not others
     small: list[str] = []
-    total = 0
-    for name, size in own.items():
-        if total + size <= OWN_FILES:
-            total += size
+    size = 0
+    for name, bytes_ in own.items():
+        if size + bytes_ <= OWN_FILES:
+            size += bytes_
             small.append(name)
-    return small, len(small) == len(own) and not files and not others
+    return small, size, len(small) == len(own) and not files and not others
 
 
 class Reporting:

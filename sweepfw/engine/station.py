@@ -101,7 +101,7 @@ class Station:
         return True
 
     def _attempt(self, grant: Grant, sweep: Sweep, berth: Berth, orders: int) -> None:
-        trial = self._place.trial(grant.sweep, grant.trial)
+        trial = f"{self._stores.run(sweep)}/trials/{grant.trial}"
         checkpoint = Checkpoint(self._head, grant, trial, sweep.spec.checkpoint_every)
         reporting = Reporting(
             self._head,
