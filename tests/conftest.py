@@ -64,6 +64,12 @@ def wait_until() -> Callable[..., None]:
     return wait
 
 
+@pytest.fixture(autouse=True)
+def no_deployments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The user's own deployments are nothing to a test: each has an empty state folder of its own."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state-home"))
+
+
 @pytest.fixture
 def workspace_folder(tmp_path: Path) -> Path:
     """An empty workspace's folder, marked as one, so that no folder above it is taken for it."""

@@ -40,6 +40,8 @@ def attach(sites: Sites, sweep: str, logs: Any, quiet: bool, as_json: bool) -> i
 
     site, found = sites.find(parse_target(sweep, trial=False).sweep)
     view = listener(quiet=quiet, as_json=as_json, logs=logs)
+    if not site.live(found):
+        return _conclude(site, found, view, quiet=quiet)
     cursor, _ = site.ledger.ended_since(found.uid, 0)
     return follow(site, found, view, cursor, quiet=quiet)
 
@@ -49,20 +51,26 @@ def follow(site: Site, sweep: Sweep, view: Quiet, cursor: int, *, quiet: bool) -
 
     Ctrl-C, SIGTERM and SIGHUP leave it, and it goes on.
     """
-    from sweepfw.cli.execute import INTERRUPTED, exit_code, summarise
+    from sweepfw.cli.execute import INTERRUPTED
+
+    try:
+        with _leaving():
+            _follow(site, sweep, view, cursor)
+    except KeyboardInterrupt:
+        view.close()
+        where = f" on {site.name}" if site.remote else ""
+        hint = f"sweepfw attach {sweep.name} follows it again, sweepfw stop {sweep.name} stops it"
+        click.echo(f"left {sweep.name}; it goes on{where}. {hint}", err=True)
+        return INTERRUPTED
+    view.close()
+    return _conclude(site, sweep, view, quiet=quiet)
+
+
+def _conclude(site: Site, sweep: Sweep, view: Quiet, *, quiet: bool) -> int:
+    """What came of it, and the exit code."""
+    from sweepfw.cli.execute import exit_code, summarise
     from sweepfw.cli.progress import Events
 
-    if site.live(sweep):
-        try:
-            with _leaving():
-                _follow(site, sweep, view, cursor)
-        except KeyboardInterrupt:
-            view.close()
-            where = f" on {site.name}" if site.remote else ""
-            hint = f"sweepfw attach {sweep.name} follows it again, sweepfw stop {sweep.name} stops it"
-            click.echo(f"left {sweep.name}; it goes on{where}. {hint}", err=True)
-            return INTERRUPTED
-        view.close()
     final = site.ledger.sweep(sweep.uid)
     if isinstance(view, Events):
         view.finish(final)
@@ -92,6 +100,8 @@ def _follow(site: Site, sweep: Sweep, view: Quiet, cursor: int) -> None:
     ledger, view.shows_hosts = site.ledger, site.remote
     running = {one.token: _Followed(site, sweep, one) for one in ledger.running(sweep.uid)}
     view.begin(sweep, site.slots() or len(running) or 1)
+    for followed in running.values():
+        view.joined(followed.grant, followed.slot)
     view.note(f"following {sweep.name}; Ctrl-C leaves it, and it goes on")
     seen = -1
     live = True
@@ -110,7 +120,10 @@ def _follow(site: Site, sweep: Sweep, view: Quiet, cursor: int) -> None:
             cursor, ended = ledger.ended_since(sweep.uid, cursor)
             for attempt in ended:
                 one = running.pop(attempt.token, None)
-                (one or _Followed(site, sweep, attempt)).end(view, attempt)
+                if one is None:  # it ended before it was seen to run
+                    one = _Followed(site, sweep, attempt)
+                    view.started(one.grant, one.slot)
+                one.end(view, attempt)
         view.tick(ledger.sweep(sweep.uid) if changed else None)
         if live:
             time.sleep(PAUSE)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import click
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
     from sweepfw.core.model import Draft, Environment, Spec, Sweep
 
 REQUIREMENTS = "requirements.txt"
+PARTING = 10.0  # seconds
 _TRIES = 20  # names that somebody else may take while we look
 
 
@@ -42,8 +45,26 @@ def dispatch(there: There, project: Prepared, name: str | None, note: str | None
     say(f"running on {there.name}; trials use {described}")
     there.receive(snapshot.id, say)
     sweep = _submit(there, project, spec, snapshot.id, name, note)
-    record(place, there.ledger, sweep, described)
-    return _follow(there, sweep, view, how, 0)
+    with _beside(lambda: record(place, there.ledger, sweep, described), say):
+        return _follow(there, sweep, view, how, 0)
+
+
+@contextmanager
+def _beside(work: Callable[[], None], say: Callable[[str], object]) -> Iterator[None]:
+    """Do some work in a thread meanwhile, and wait for its end: git may take seconds, which trials don't."""
+
+    def run() -> None:
+        try:
+            work()
+        except (OSError, SweepError) as error:
+            say(f"warning: it is not recorded where the sweep came from: {error}")
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        thread.join(PARTING)
 
 
 def go_on(there: Site, sweep: Sweep, how: Running, only: str | None) -> int:

@@ -62,6 +62,9 @@ class Quiet:
     shows_hosts = False  # before each line, as where trials run on several
 
     def begin(self, sweep: Sweep, slots: int) -> None: ...
+    def joined(self, grant: Grant, slot: Slot) -> None:
+        """An attempt that ran already when we began."""
+
     def started(self, grant: Grant, slot: Slot) -> None: ...
     def output(self, grant: Grant, data: bytes) -> None: ...
     def ended(self, grant: Grant, slot: Slot, outcome: Outcome, receipt: Receipt, tail: bytes) -> None: ...
@@ -90,6 +93,10 @@ class Plain(Quiet):
         self._widest = 0  # the longest name of a host so far
         logs = self._logs or ("all" if slots <= FEW_SLOTS else "failed")
         self._tails, self.wants_output = logs != "none", logs == "all"
+
+    def joined(self, grant: Grant, slot: Slot) -> None:
+        with self._lock:
+            self._hosts[grant.token] = slot.host
 
     def started(self, grant: Grant, slot: Slot) -> None:
         with self._lock:

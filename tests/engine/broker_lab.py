@@ -43,12 +43,12 @@ class Line:
     """A TCP line to an address that may change: `cut` breaks what is open, `freeze` lets nothing through
     and tells nobody, as a link does that lost its far side."""
 
-    def __init__(self, target: tuple[str, int]) -> None:
+    def __init__(self, target: tuple[str, int], address: tuple[str, int] = ("127.0.0.1", 0)) -> None:
         self.target = target
         self._flows = threading.Event()
         self._flows.set()
         self._sockets: set[socket.socket] = set()
-        self._server = socket.create_server(("127.0.0.1", 0))
+        self._server = socket.create_server(address)
         self.port = int(self._server.getsockname()[1])
         threading.Thread(target=self._accept, daemon=True).start()
 
