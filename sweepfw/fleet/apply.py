@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Literal, Protocol
 
 from sweepfw.core.command import Cmd, Secret, cmd, mask
 from sweepfw.errors import SweepError, UnreachableError
-from sweepfw.fleet import containers, images
+from sweepfw.fleet import containers, images, layers
+from sweepfw.fleet.facts import Docker
 from sweepfw.fleet.plan import Act, Build, Copy, Key, Make, Run, Step, Write
 
 if TYPE_CHECKING:
@@ -43,11 +44,11 @@ class StepError(SweepError):
 
 @dataclass(slots=True)
 class Doing:
-    """What steps are done with. `dockers`: where the command lies on each host; `context` and `secrets`: what
+    """What steps are done with. `dockers`: the engine of each host; `context` and `secrets`: what
     images are built from; `base`: their base."""
 
     shells: Mapping[str, Shell]
-    dockers: Mapping[str, str]
+    dockers: Mapping[str, Docker]
     base: str
     context: Mapping[str, bytes]
     secrets: Mapping[str, bytes]
@@ -84,10 +85,13 @@ class Doing:
             case Copy(image, source):
                 self._copy(step, image, source)
 
-    def _run(self, step: Step, command: Cmd, data: bytes = b"", *, tolerant: bool = False) -> Result:
-        phrased = _phrased(command, self.dockers[step.host])
+    def _run(
+        self, step: Step, command: Cmd, data: bytes = b"", *, tolerant: bool = False, host: str = ""
+    ) -> Result:
+        """On the step's host, or another."""
+        phrased = _phrased(command, self.dockers[host or step.host].path or "docker")
         patience = _PULL if command.argv[1:2] == ("pull",) else _PATIENCE
-        result = self.shells[step.host].run(phrased, data, timeout=patience)
+        result = self.shells[host or step.host].run(phrased, data, timeout=patience)
         if result.code and not tolerant:
             raise _failure(step, command, result)
         return result
@@ -111,7 +115,7 @@ class Doing:
             del said[:-200]
             self.progress(step, "detail", line)
 
-        command = images.build(image, self.base, self.secrets, self.dockers[step.host])
+        command = images.build(image, self.base, self.secrets, self.dockers[step.host].path or "docker")
         data = io.BytesIO(images.build_input(self.context, self.secrets))
         result = self.shells[step.host].stream(command, data, lambda _: None, hear)
         if result.code:
@@ -119,9 +123,25 @@ class Doing:
             raise StepError(step, "the build failed", [mask(line, hidden) for line in _told(said)])
 
     def _copy(self, step: Step, image: str, source: str) -> None:
-        """Through this machine, which alone reaches both."""
-        save = cmd("sh", "-c", '"$0" save "$1" | gzip -1', self.dockers[source], image)
-        load = cmd(self.dockers[step.host], "load", "--quiet")
+        """Through this machine, which alone reaches both. What an engine takes only whole is sent whole."""
+        known = self._known_layers(step, image, source)
+        if known and not self._send(step, image, source, known):
+            return
+        if failed := self._send(step, image, source, ()):
+            raise StepError(step, "it did not arrive", failed)
+
+    def _known_layers(self, step: Step, image: str, source: str) -> list[str]:
+        here, there = self.dockers[source], self.dockers[step.host]
+        if not here.path or not there.path or not layers.may_skip(here, there):
+            return []
+        wanted = layers.read(self._run(step, layers.of(here.path, image), host=source).text)
+        known = layers.read(self._run(step, layers.listing(there.path), tolerant=True).text)
+        return layers.shared(wanted[0], known) if wanted else []
+
+    def _send(self, step: Step, image: str, source: str, without: Sequence[str]) -> list[str]:
+        """Nothing, or what was said when it did not work."""
+        save = layers.save(self.dockers[source].path or "docker", image, without)
+        load = cmd(self.dockers[step.host].path or "docker", "load", "--quiet")
         sent = 0
 
         def count(size: int) -> None:
@@ -131,11 +151,11 @@ class Doing:
                 self.progress(step, "detail", f"{sent / 1e6:.0f} MB")
 
         saved, loaded = _pipe(self.shells[source], save, self.shells[step.host], load, count)
-        for result in (saved, loaded):
-            if result.code:
-                raise StepError(step, f"exit code {result.code}", _lines(result))
         # Nothing of a half-sent image was kept under its name.
-        self._run(step, cmd("docker", "image", "inspect", "--format", "{{.Id}}", image))
+        look = cmd("docker", "image", "inspect", "--format", "{{.Id}}", image)
+        if not loaded.code and not self._run(step, look, tolerant=True).code:
+            return []
+        return [*_lines(saved), *_lines(loaded)] or ["no more was said"]
 
 
 def apply(steps: Sequence[Step], doing: Doing) -> None:

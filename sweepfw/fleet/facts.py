@@ -51,6 +51,7 @@ class Docker:
     podman: bool = False
     userns: bool = False  # containers' accounts are others outside
     buildx: bool = False
+    containerd: bool = False  # whether images lie in containerd's store
     runtimes: tuple[str, ...] = ()
     disk_free: int | None = None  # bytes where images and volumes lie
 
@@ -246,6 +247,7 @@ def _docker(part: Mapping[str, str]) -> Docker:
         rootless="name=rootless" in security,
         userns="name=userns" in security,
         buildx=bool(part.get("buildx")),
+        containerd="io.containerd.snapshotter" in json.dumps(info.get("DriverStatus")),
         runtimes=tuple(info.get("Runtimes") or ()),
         disk_free=_free(part.get("disk", "")),
     )

@@ -166,7 +166,7 @@ def carry_out(
     state.deployment, state.complete = decision.deployment, False
     state.records |= records(decision)
     state.save()
-    dockers = {name: facts.docker.path or "docker" for name, facts in decision.seen.facts.items()}
+    dockers = {name: facts.docker for name, facts in decision.seen.facts.items()}
     base = decision.deployment.build.base
     apply(decision.steps, Doing(shells, dockers, base, making.context, making.secrets, progress))
     state.head_addresses = addresses(decision, shells[decision.deployment.head])
