@@ -155,8 +155,8 @@ def test_stop_reaches_a_running_trial_within_two_seconds(sweepfw: Sweepfw, proje
 
 
 def test_pause_and_resume(sweepfw: Sweepfw, project: Path) -> None:
-    (project / "parameters.yml").write_text("lr: [0.1, 0.2, 0.3, 0.4, 0.5, 0.6]\n")
-    (project / "train.py").write_text("import time\ntime.sleep(1)\n" + TRAIN)
+    (project / "parameters.yml").write_text("lr: !!python/tuple [1, 13]\n")  # three for each slot
+    (project / "train.py").write_text("import time\ntime.sleep(3)\n" + TRAIN)
     name = started(sweepfw)
     wait_for(sweepfw, name, lambda counts: counts.get("running", 0) > 0)
     assert sweepfw("pause", name).returncode == 0
@@ -165,7 +165,7 @@ def test_pause_and_resume(sweepfw: Sweepfw, project: Path) -> None:
     assert counts.get("queued", 0) > 0
     done = sweepfw("resume", name)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert json.loads(sweepfw("show", name, "--json").stdout)["counts"] == {"succeeded": 6}
+    assert json.loads(sweepfw("show", name, "--json").stdout)["counts"] == {"succeeded": 12}
     assert "nothing left to run" in sweepfw("resume", name).stdout
 
 
