@@ -143,7 +143,12 @@ class Departure:
         items = [item for item in self.kept if item.place.sweep in self.came.names]
         self._bring([home.load_from_head(head, items, self._path)], lambda count: None)
         for id in sorted(self.came.snapshots):
-            head.fetch_snapshot(id, self.place.snapshots)
+            try:
+                head.fetch_snapshot(id, self.place.snapshots)
+            except SweepError as error:
+                if type(error) is not SweepError:  # no room here, no connection: the next time goes on
+                    raise
+                self.say(f"! {error}; `resume` and `debug` of its sweeps won't find their code")
         home.unpack_checkpoints(self.place, self.came.names.values())
 
     def bring_outputs(self, ledger: SqliteLedger, wanted: Wanted, took: home.Took) -> None:

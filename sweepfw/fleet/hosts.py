@@ -66,7 +66,7 @@ def look(state: DeploymentState, shell: Shell, host: str, *, gpus: bool = False)
     question = remains.question(mark, state.name, state.uid, remote_dir, gpus=gpus)
     done = shell.run(question, timeout=120)
     try:
-        return remains.read(mark, done.text)
+        return remains.read(mark, state.uid, done.text)
     except SweepError as error:
         raise UnreachableError(f"{host}: {error}") from None
 

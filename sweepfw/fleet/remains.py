@@ -33,6 +33,7 @@ say containers; soon docker ps -a --no-trunc --filter "$ours" --format '{{json .
 say volumes; soon docker volume ls --filter "$ours" --format '{{json .}}'
 say networks; soon docker network ls --filter "$ours" --format '{{json .}}'
 say images; soon docker image ls --no-trunc --format '{{json .}}' @IMAGE@
+say used; soon docker ps -a --no-trunc --format '{{.Label "@LABEL@"}} {{.Image}}'
 say mounts; for id in $(soon docker ps -aq --filter "$ours"); do soon docker inspect --format \
     '{{$n := .Name}}{{range .Mounts}}{{$n}} {{.Name}} {{.Destination}}{{println}}{{end}}' "$id"; done
 say disk; root=$(soon docker info --format '{{.DockerRootDir}}'); [ -d "$root" ] || root=/
@@ -77,7 +78,7 @@ class Container(NamedTuple):
 class Remains(NamedTuple):
     """All of a deployment that one host holds, and what was asked beside it. `user` as docker takes it,
     `uid:gid`; `installed`: there is a docker command; `docker`: the engine's version, "" where none answers
-    us; `images` are those that we built, for whomever."""
+    us; `images` are those that we built, for whomever, and `shared` those that containers of others use."""
 
     user: str = ""
     machine_id: str = ""
@@ -87,6 +88,7 @@ class Remains(NamedTuple):
     volumes: tuple[str, ...] = ()
     networks: tuple[str, ...] = ()
     images: tuple[str, ...] = ()
+    shared: frozenset[str] = frozenset()
     folder: str = ""  # the deployment's, there
     key: bool = False
     disk_free: int | None = None
@@ -100,7 +102,7 @@ class Remains(NamedTuple):
 
     @property
     def anything(self) -> bool:
-        """Whether something of the deployment is left; images don't count, others may use them."""
+        """Whether something of the deployment is left; images don't count, they are nobody's."""
         return bool(self.containers or self.volumes or self.networks or self.folder or self.key)
 
     def container(self, role: str) -> Container | None:
@@ -127,7 +129,7 @@ def question(mark: str, deployment: str, uid: str, remote_dir: str, *, gpus: boo
     return cmd("sh", "-c", script, "sh", mark, uid, remote_dir, stem)
 
 
-def read(mark: str, answer: str) -> Remains:
+def read(mark: str, uid: str, answer: str) -> Remains:
     """The answer to the question. SweepError where it is not whole."""
     parts = _sections(mark, answer)
     if "end" not in parts:
@@ -144,6 +146,7 @@ def read(mark: str, answer: str) -> Remains:
         volumes=tuple(str(row.get("Name")) for row in _rows(parts["volumes"])),
         networks=tuple(str(row.get("Name")) for row in _rows(parts["networks"])),
         images=tuple(_images(_rows(parts["images"]))),
+        shared=frozenset(row[2] for line in parts["used"] if (row := line.partition(" "))[0] != uid),
         folder="".join(parts["folder"]),
         key=parts["key"] not in ([], ["0"]),
         disk_free=int(disk[3]) * 1024 if len(disk) > 3 and disk[3].isdecimal() else None,

@@ -39,7 +39,7 @@ def removal(remains: Remains, uid: str) -> list[Step]:
     """What takes the deployment off the host, in order; nothing where there is nothing of it.
 
     The key goes first: from then on nobody comes in. Images are shared by all deployments of a host: those
-    that a container still uses stay.
+    that others' containers use stay.
     """
     steps = []
     if remains.key:
@@ -52,7 +52,8 @@ def removal(remains: Remains, uid: str) -> list[Step]:
         steps.append(Step("networks", cmd("docker", "network", "rm", *remains.networks)))
     if remains.volumes:
         steps.append(Step("volumes", cmd("docker", "volume", "rm", *remains.volumes)))
-    steps += [Step("images", cmd("docker", "image", "rm", image), may_fail=True) for image in remains.images]
+    unused = [image for image in remains.images if image not in remains.shared]
+    steps += [Step("images", cmd("docker", "image", "rm", image), may_fail=True) for image in unused]
     if remains.folder:
         steps.append(Step("the folder", cmd("sh", "-c", _FOLDER, "sh", remains.folder)))
     return steps
