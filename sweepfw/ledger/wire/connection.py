@@ -151,6 +151,8 @@ def der(certificate: str) -> bytes:
     if at < 0 or stop < at:
         raise SweepError("the deployment's certificate is no PEM text; run: sweepfw infra up")
     try:
-        return ssl.PEM_cert_to_DER_cert(certificate[at : stop + len(end)])
-    except ValueError as error:
+        found = ssl.PEM_cert_to_DER_cert(certificate[at : stop + len(end)])
+        tls_context().load_verify_locations(cadata=found)  # whether it is one
+    except (ValueError, OSError) as error:
         raise SweepError(f"the deployment's certificate is torn ({error}); run: sweepfw infra up") from error
+    return found

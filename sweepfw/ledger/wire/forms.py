@@ -7,7 +7,7 @@ their fields' names; unknown ones are left out, and lacking ones get their defau
 from __future__ import annotations
 
 from base64 import b64decode, b64encode
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import fields, is_dataclass
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -42,6 +42,7 @@ class Form(NamedTuple):
 
     dump: Callable[[Any], Any]
     load: Callable[[Any], Any]
+    names: Collection[str] = ()  # a record's fields that have a form of their own
 
 
 def _same(value: Any) -> Any:
@@ -123,7 +124,7 @@ def record(kind: Any, **forms: Form) -> Form:
             raise MisshapenError(f"should be an object, not {type(value).__name__}")
         return _make(kind, {name: _load(name, form, value[name]) for name, form in pairs if name in value})
 
-    return Form(dump, load)
+    return Form(dump, load, set(forms))
 
 
 def _load(name: str, form: Form, value: Any) -> Any:
