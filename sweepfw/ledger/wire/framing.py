@@ -2,7 +2,7 @@
 
 As much of HTTP as our service and its clients speak, and strictly: every library that was measured was too
 slow for a call on a kept connection, or let one silent client keep all others out
-(docs/decisions/0012-own-http-framing.md).
+(docs/decisions/0010-own-http-framing.md).
 """
 
 from __future__ import annotations
