@@ -91,6 +91,23 @@ def test_a_worker_that_is_told_to_stop_gives_its_trials_back_soon(head: HeadLab,
     assert head.states(sweep) == ["succeeded", "succeeded"]
 
 
+def test_a_worker_that_can_tell_nobody_ends_all_the_same(head: HeadLab, work: Work) -> None:
+    worker = work("a", slots=1)
+    sweep = head.submit(f'[ "$SWEEPFW_ATTEMPT" = 2 ] || {{ echo here; {SLEEP}; }}')
+    begun(head, sweep, b"here")
+    head.line.target = ("127.0.0.1", 1)
+    head.line.cut()
+    before = time.monotonic()
+    worker.signal(signal.SIGTERM)
+    assert worker.wait() == 0
+    assert time.monotonic() - before < 15
+    assert processes(MARK) == []
+    head.line.target = head.service.address
+    worker.start()
+    ended(head, sweep)
+    assert starts(sweep, head) == ["1/1 interrupted", "1/2 succeeded"]
+
+
 def test_a_drained_worker_ends_when_its_trials_do(head: HeadLab, work: Work) -> None:
     worker = work("a", slots=1)
     sweep = head.submit("echo here; sleep 1.5", 2)

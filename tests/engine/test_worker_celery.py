@@ -1,0 +1,43 @@
+"""What of Celery's remote control a worker answers, and what is left of it for others to misuse."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+from broker_lab import Broker
+from worker_fixtures import Work
+from worker_lab import HeadLab, until
+
+from sweepfw.core.broker import FLOWER
+
+
+def test_workers_answer_questions_and_obey_nobody(broker: Broker, head: HeadLab, work: Work) -> None:
+    worker = work("a")
+    from celery import Celery
+
+    app = Celery("asks", broker=broker.address(FLOWER), set_as_current=False)
+    app.conf.control_queue_exclusive = False
+    app.conf.control_queue_durable = True
+    control = app.control
+    [pong] = control.ping(timeout=3)
+    [name] = pong
+    assert name.startswith("a-") and pong[name] == {"ok": "pong"}
+    asked = control.inspect(timeout=3, limit=1)
+    assert asked.registered() == {name: ["sweepfw.trial"]}
+    assert asked.active() == {name: []}
+    stats = asked.stats()[name]
+    assert "password" not in str(stats) and "secret" not in str(stats)
+    assert "error" in asked.conf()[name]
+    for command in ("shutdown", "pool_restart", "add_consumer", "cancel_consumer", "rate_limit", "memdump"):
+        replies = control.broadcast(command, reply=True, timeout=0.3, limit=1)
+        assert all("error" in reply[name] for reply in replies), command
+    sweep = head.submit("echo on")
+    until(lambda: head.states(sweep) == ["succeeded"])
+    assert worker.process is not None and worker.process.poll() is None
+
+
+def test_one_machine_needs_no_celery() -> None:
+    line = "import sweepfw.engine.session, sys; print([m for m in ('celery', 'ssl') if m in sys.modules])"
+    told = subprocess.run([sys.executable, "-c", line], capture_output=True, text=True, check=True).stdout
+    assert told.strip() == "[]"
