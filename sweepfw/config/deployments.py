@@ -192,6 +192,10 @@ def _from_json(folder: Path, data: dict[str, Any]) -> DeploymentState:
         deployment=from_json(data["deployment"]),
         complete=data["complete"],
         former=tuple(host_from_json(each) for each in data["former"]),
-        records={name: HostRecord(**each) for name, each in data["records"].items()},
+        records={name: HostRecord(**_tuples(each)) for name, each in data["records"].items()},
         head_addresses=data["head_addresses"],
     )
+
+
+def _tuples(data: dict[str, Any]) -> dict[str, Any]:
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in data.items()}

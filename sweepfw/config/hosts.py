@@ -38,7 +38,7 @@ def parse_hosts(text: str) -> tuple[Host, ...]:
 
 
 def _name(target: str, port: int | None, *, alone: bool) -> str:
-    name = re.sub(r"[^A-Za-z0-9_.-]", "-", target)[:63]
+    name = re.sub(r"[^A-Za-z0-9_.-]", "-", target).lstrip("-.")[:63]
     return name if alone or port is None else f"{name}-{port}"
 
 
@@ -48,8 +48,7 @@ def read_hosts(node: Node) -> tuple[Host, ...]:
         return tuple(_host(name, each) for name, each in node.value.items())
     hosts = []
     for item in items(node):
-        with placed(item):
-            target, user, port = split_host(word(item))
+        target, user, port = _address(item)
         hosts.append(_entered(_name(target, port, alone=True), item, target, user, port))
     _refuse_twice([host.name for host in hosts], lambda name: node.error(f"names {name} twice"))
     return tuple(hosts)
@@ -59,8 +58,7 @@ def _host(name: str, node: Node) -> Host:
     if node.value is None:
         return _entered(name, node, name)
     if not isinstance(node.value, Mapping):  # gpu1: ada@10.0.0.7:2222
-        with placed(node):
-            return _entered(name, node, *split_host(word(node)))
+        return _entered(name, node, *_address(node))
     refuse_unknown(node.value, [*HOST_READERS], f" of the host {name!r}")
     given = {key: HOST_READERS[key](each) for key, each in node.value.items() if each.value is not None}
     address = given.pop("address", None)
@@ -85,30 +83,30 @@ def _refuse_twice(names: list[str], error: Callable[[str], SweepError]) -> None:
 
 
 def _address(node: Node) -> tuple[str, str | None, int | None]:
+    text = word(node)
     with placed(node):
-        return split_host(word(node))
+        return split_host(text)
 
 
 def _plain_address(node: Node) -> str:
     """An address as the head sees it, without a user; a port may follow."""
-    with placed(node):
-        target, user, _ = split_host(word(node))
-    if user is not None:
+    if _address(node)[1] is not None:
         raise node.error("takes no user: the head logs in as the same one; write host or host:port")
-    del target
     return word(node)
 
 
 def _user(node: Node) -> str:
+    user = word(node)
     with placed(node):
-        check_user(word(node))
-    return word(node)
+        check_user(user)
+    return user
 
 
 def _port(node: Node) -> int:
+    port = whole(node)
     with placed(node):
-        check_port("port", whole(node))
-    return whole(node)
+        check_port("port", port)
+    return port
 
 
 def _mounts(node: Node) -> tuple[str, ...]:
