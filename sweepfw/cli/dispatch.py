@@ -32,12 +32,11 @@ def dispatch(there: There, project: Prepared, name: str | None, note: str | None
     from sweepfw.engine.record import record
     from sweepfw.snapshot import freeze, settle
 
-    _check(how)
     view = listener(quiet=how.quiet, as_json=how.as_json, logs=how.logs)
     place, say = there.place, view.note
     listing = project.survey()
     environment, described = _environment(project.spec, any(e.path == REQUIREMENTS for e in listing.files))
-    spec = replace(project.spec, environment=environment)
+    spec = replace(project.spec, environment=environment, at_once=how.jobs, fail_fast=how.fail_fast)
     check_needs(there, spec)
     place.prepare()
     snapshot = freeze(project.root, place.snapshots, spec.snapshot_limit, listing)
@@ -67,31 +66,26 @@ def _beside(work: Callable[[], None], say: Callable[[str], object]) -> Iterator[
         thread.join(PARTING)
 
 
-def go_on(there: Site, sweep: Sweep, how: Running, only: str | None) -> int:
+def go_on(there: Site, sweep: Sweep, how: Running) -> int:
     """Let the head run what is queued, and follow it, unless it does so already."""
     from sweepfw.cli.goon import nothing_left, work
     from sweepfw.cli.progress import listener
 
-    _check(how)
-    if only is not None:
-        raise SweepError(f"--only: {there.name} runs all that is queued; name the trials in `retry`")
-    live = there.live(sweep)
+    if how.jobs is not None or how.fail_fast:
+        raise SweepError(f"-j and --fail-fast are given to `run`; {there.name} keeps what {sweep.name} had")
+    # As it was before this command queued anything.
+    live = sweep.state in ("queued", "running") and not sweep.counts.keys().isdisjoint(("queued", "running"))
     there.ledger.open(sweep.uid)
     now = there.ledger.sweep(sweep.uid)
     if not work(now):
         there.ledger.close(sweep.uid)
         return nothing_left(now, how)
-    if live and sweep.state in ("queued", "running"):
+    if live:
         if not how.quiet and not how.as_json:
             click.echo(f"{sweep.name} runs already and goes on; follow it with: sweepfw attach {sweep.name}")
         return 0
     cursor, _ = there.ledger.ended_since(sweep.uid, 0)
     return _follow(there, now, listener(quiet=how.quiet, as_json=how.as_json, logs=how.logs), how, cursor)
-
-
-def _check(how: Running) -> None:
-    if how.jobs is not None:
-        raise SweepError("-j is for this machine; a deployment's hosts have `slots` in config.yml")
 
 
 def _environment(spec: Spec, requirements: bool) -> tuple[Environment, str]:
@@ -140,6 +134,7 @@ def _submit(
                 name=candidate,
                 note=note or "",
                 provenance=provenance,
+                only=project.only,
             )
         except SweepError as error:
             if name is not None or type(error) is not SweepError:

@@ -41,6 +41,8 @@ def resume(sites: Sites, sweep: str, cancelled: bool, only: str | None, how: Run
     if cancelled:
         ledger.reopen(found.uid, ["cancelled"], numbers)
     if site.remote:
+        if numbers:
+            ledger.hold(found.uid, numbers)
         ledger.reopen(found.uid, ["held"], numbers)
     elif found.state == "paused" and SweepLock.heeded(place, found.uid):
         ledger.open(found.uid)  # its run waits for the last trials before the pause, and goes on now
@@ -70,6 +72,8 @@ def retry(
     wanted = parse_numbers(",".join(numbers), "retry") if numbers and not failed else None
     _check_failed(ledger, found, wanted)
     snapshot = _freeze_again(site, found) if current_code else None
+    if wanted and site.remote and not site.live(found):  # else what waited behind a pause would run too
+        ledger.hold(found.uid, wanted)
     again = ledger.reopen(found.uid, ["failed"], wanted, snapshot=snapshot)
     if not again:
         click.echo(f"{found.name} has no failed trials", err=True)
@@ -146,7 +150,7 @@ def _go_on(site: Site, sweep: Sweep, how: Running, *, only: str | None = None) -
     if site.remote:
         from sweepfw.cli.dispatch import go_on
 
-        return go_on(site, sweep, how, only)
+        return go_on(site, sweep, how)
     return _go_on_here(site.place, site.ledger, sweep, how, only=only)
 
 

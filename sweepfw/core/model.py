@@ -84,6 +84,8 @@ class Spec:
     )
     checkpoint_every: float = 600  # how often a running trial's checkpoint is copied to the head
     seed: str | None = None
+    at_once: int | None = None  # on a deployment: so many of its trials run together, however many slots
+    fail_fast: bool = False  # on a deployment: the first failed trial pauses the sweep
     space: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -201,6 +203,7 @@ class Waiting(NamedTuple):
     needs: Needs
     running: int  # how many of its trials run
     trials: tuple[tuple[int, int], ...]  # the first queued ones: number and losses, ascending
+    at_once: int | None = None  # so many of them may run together
 
 
 class Outcome(NamedTuple):

@@ -48,7 +48,7 @@ def place(stations: Iterable[Station], waiting: Iterable[Waiting]) -> list[Publi
     does, of each sweep, one trial that has to run alone.
     """
     hosts = [_Host(station) for station in stations]
-    lines = [_Line(sweep) for sweep in waiting if sweep.trials]
+    lines = [line for line in map(_Line, waiting) if line.wants]
     found = _place_alone(hosts, lines)
     while lines:
         line = min(lines, key=_Line.turn)
@@ -61,7 +61,7 @@ def place(stations: Iterable[Station], waiting: Iterable[Waiting]) -> list[Publi
         elif not (line.running or own):
             _reserve(hosts, load)
         line.at = line.at + 1 if host is not None or own else len(line.trials)
-        if line.at == len(line.trials):
+        if not line.wants:
             lines.remove(line)
     return found
 
@@ -163,6 +163,12 @@ class _Line:
         self.trials = list(sweep.trials)
         self.running = sweep.running
         self.at = 0
+
+    @property
+    def wants(self) -> bool:
+        """Whether one more may run."""
+        most = self.sweep.at_once
+        return self.at < len(self.trials) and (most is None or self.running < most)
 
     def turn(self) -> tuple[int, float, str]:
         return self.running, self.sweep.created, self.sweep.uid

@@ -192,6 +192,11 @@ class LeasedLedger(SqliteLedger):
             watch.ordered()
         return count
 
+    def hold(self, uid: str, *args: Any, **options: Any) -> int:
+        count = super().hold(uid, *args, **options)
+        self._changed(uid)
+        return count
+
     def reopen(self, uid: str, *args: Any, **options: Any) -> list[int]:
         found = super().reopen(uid, *args, **options)
         self._changed(uid)

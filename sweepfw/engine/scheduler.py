@@ -31,7 +31,7 @@ MORE = 16  # trials asked for beyond those that there is room for
 
 @dataclass(slots=True)
 class _Record:
-    """How a sweep went since the head started, for `max_failures`."""
+    """How a sweep went since the head started, for `--fail-fast` and `max_failures`."""
 
     spec: Spec
     succeeded: bool
@@ -128,7 +128,7 @@ class Scheduler:
         return record
 
     def _count(self, uid: str, outcome: Outcome) -> None:
-        """Keep `max_failures`: where the first trials that ended all failed, more would too."""
+        """Keep `--fail-fast` and `max_failures`: where the first trials all failed, more would too."""
         with suppress(SweepError):  # the sweep was removed
             record = self._record(uid)
             limit = record.spec.max_failures
@@ -136,10 +136,14 @@ class Scheduler:
                 record.succeeded |= outcome.state == "succeeded"
                 record.failed += outcome.state == "failed" and not outcome.again
                 hopeless = limit and not record.succeeded and record.failed >= limit
-            if hopeless:
-                record.failed = 0  # who resumes it wants to see as many again
-                self._ledger.pause(uid, f"the first {limit} trials failed")
-                self._report(f"{self._ledger.sweep(uid).name}: paused, the first {limit} trials failed")
+                why = f"the first {limit} trials failed" if hopeless else ""
+                if record.spec.fail_fast and record.failed:
+                    why = "a trial failed, and --fail-fast was given"
+                if why:
+                    record.failed = 0  # who resumes it wants to see as many again
+            if why:
+                self._ledger.pause(uid, why)
+                self._report(f"{self._ledger.sweep(uid).name}: paused, {why}")
 
     # -- the thread ------------------------------------------------------------------------------------
 

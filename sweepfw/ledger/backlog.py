@@ -6,7 +6,7 @@ import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 
-from sweepfw.core.model import Needs, Waiting
+from sweepfw.core.model import Spec, Waiting
 from sweepfw.ledger import rows
 from sweepfw.ledger.part import Part
 
@@ -20,7 +20,7 @@ _QUEUED = "SELECT number, losses FROM trial WHERE sweep = ? AND state = 'queued'
 class Backlog(Part):
     def __init__(self, path: Path, runs: Path, clock: Callable[[], float]) -> None:
         super().__init__(path, runs, clock)
-        self._known: tuple[int, dict[int, Needs]] = (0, {})  # as of so many changed specs; by sweep
+        self._known: tuple[int, dict[int, Spec]] = (0, {})  # as of so many changed specs; by sweep
 
     def waiting(self, limit: int) -> list[Waiting]:
         """The sweeps with trials that could be granted now, oldest first, each with its first `limit` ones.
@@ -37,11 +37,12 @@ class Backlog(Part):
             for sweep, uid, name, created, running in db.execute(_AT_WORK).fetchall():
                 if trials := tuple(db.execute(_QUEUED, (sweep, limit)).fetchall()):
                     if sweep not in known:
-                        known[sweep] = _needs(db, sweep)
-                    found.append(Waiting(uid, name, created, known[sweep], running, trials))
+                        known[sweep] = _spec(db, sweep)
+                    spec = known[sweep]
+                    found.append(Waiting(uid, name, created, spec.needs, running, trials, spec.at_once))
         return found
 
 
-def _needs(db: sqlite3.Connection, sweep: int) -> Needs:
+def _spec(db: sqlite3.Connection, sweep: int) -> Spec:
     (spec,) = db.execute("SELECT spec FROM sweep WHERE id = ?", (sweep,)).fetchone()
-    return rows.load_spec(spec).needs
+    return rows.load_spec(spec)

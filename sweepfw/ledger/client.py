@@ -56,9 +56,11 @@ class HttpLedger:
         name: str | None = None,
         note: str = "",
         provenance: Mapping[str, Any] | None = None,
+        only: Collection[int] | None = None,
     ) -> Sweep:
         settings = {"spec": forms.SPEC.dump(spec), "snapshot": snapshot, "name": name, "note": note}
-        with spooled(_lines(settings | {"provenance": provenance}, drafts)) as body:
+        settings |= {"provenance": provenance, "only": None if only is None else sorted(only)}
+        with spooled(_lines(settings, drafts)) as body:
             sweep: Sweep = self._call("ledger/submit", body=body)
         return sweep
 
@@ -127,6 +129,10 @@ class HttpLedger:
     def stop(self, uid: str, trials: Collection[int] | None = None, *, now: bool = False) -> int:
         touched: int = self._call("ledger/stop", uid=uid, trials=trials, now=now)
         return touched
+
+    def hold(self, uid: str, but: Collection[int]) -> int:
+        count: int = self._call("ledger/hold", uid=uid, but=sorted(but))
+        return count
 
     def reopen(
         self,

@@ -41,8 +41,11 @@ class Ledger(Protocol):
         name: str | None = None,
         note: str = "",
         provenance: Mapping[str, Any] | None = None,
+        only: Collection[int] | None = None,
     ) -> Sweep:
         """Store a sweep and all its trials in one durable transaction; state `queued`.
+
+        With `only`, the trials of other numbers are `held`.
 
         Without a name it is `<project>-<n>` with the lowest n never used. A given name that was ever used
         raises SweepError.
@@ -166,6 +169,10 @@ class Ledger(Protocol):
 
         The whole sweep (None) becomes `stopped`. How many trials were touched.
         """
+        ...
+
+    def hold(self, uid: str, but: Collection[int]) -> int:
+        """Queued trials of other numbers than these are `held` until `reopen`; how many."""
         ...
 
     def reopen(

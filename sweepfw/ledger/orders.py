@@ -24,6 +24,17 @@ WHERE {_MEANT} AND state IN (SELECT value FROM json_each(?3)) RETURNING number
 """
 
 
+_HOLD = """
+UPDATE trial SET state = 'held', reason = '' WHERE sweep = ?1 AND state = 'queued'
+  AND number NOT IN (SELECT value FROM json_each(?2))
+"""
+
+
+def hold(db: sqlite3.Connection, sweep: int, but: Collection[int]) -> int:
+    """The sweep's queued trials of other numbers than these are held; how many."""
+    return db.execute(_HOLD, (sweep, json.dumps(list(but)))).rowcount
+
+
 class Orders(Part):
     def pause(self, uid: str, reason: str = "") -> None:
         """See Ledger.pause. A sweep that is stopped or done stays so: nothing would be granted anyway."""
@@ -56,6 +67,12 @@ class Orders(Part):
         for attempt in leases.expired(db, sweep):
             if trials is None or attempt[1] in trials:
                 leases.give_up(db, attempt, "lost", rules.SILENT, self._clock())
+
+    def hold(self, uid: str, but: Collection[int]) -> int:
+        """See Ledger.hold."""
+        with self._db.write() as db:
+            (sweep,) = find_sweep(db, uid, "id")
+            return hold(db, sweep, but)
 
     def reopen(
         self,

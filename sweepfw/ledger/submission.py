@@ -12,6 +12,7 @@ from sweepfw.core import values
 from sweepfw.core.model import Draft, Spec, Sweep
 from sweepfw.errors import SweepError
 from sweepfw.ledger import names, rows
+from sweepfw.ledger.orders import hold
 from sweepfw.ledger.part import Part, count_trials, find_sweep, fresh_token
 
 _WIDE = Context(prec=MAX_PREC, Emax=MAX_EMAX, Emin=MIN_EMIN)  # rounds nothing
@@ -34,6 +35,7 @@ class Submission(Part):
         name: str | None = None,
         note: str = "",
         provenance: Mapping[str, Any] | None = None,
+        only: Collection[int] | None = None,
     ) -> Sweep:
         """See Ledger.submit. A folder under runs/ that a lost ledger left behind keeps its name used."""
         if name is not None:
@@ -55,9 +57,10 @@ class Submission(Part):
                 ),
             ).fetchone()
             db.executemany(_INSERT, _numbered(sweep[0], 1, drafts))
-            total = count_trials(db, sweep[0])
+            held = 0 if only is None else hold(db, sweep[0], only)
+            queued = count_trials(db, sweep[0]) - held
         self._db.sync()
-        return rows.sweep(sweep[1:], {"queued": total} if total else {})
+        return rows.sweep(sweep[1:], {s: n for s, n in (("queued", queued), ("held", held)) if n})
 
     def annotate(self, uid: str, provenance: Mapping[str, Any]) -> None:
         """See Ledger.annotate."""

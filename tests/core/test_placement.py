@@ -51,6 +51,12 @@ def load(uid: str = "other", trial: int = 1, needs: Needs = PLAIN, *, alone: boo
     return Load(uid, trial, needs, alone)
 
 
+def test_no_more_at_once_than_was_asked_for() -> None:
+    few = sweep(trials=9, running=1)._replace(at_once=3)
+    assert sent(place([station("a", 8, (load("s", 20),))], [few])) == ["s/1@a", "s/2@a"]
+    assert sent(place([station("a", 8)], [few._replace(running=3), sweep("t", 1)])) == ["t/1@a"]
+
+
 def test_a_sweep_fills_the_slots_evenly_and_no_more() -> None:
     assert sent(place([station("a", 2), station("b", 2)], [sweep(trials=9)])) == [
         "s/1@a",

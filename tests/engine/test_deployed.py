@@ -9,6 +9,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -181,6 +182,36 @@ def test_retry_with_current_code_and_extend(sweepfw: Sweepfw, project: Path) -> 
     more = sweepfw("extend", name, "--set", "lr=0.9")
     assert more.returncode in (0, 1)  # the new trial runs the sweep's own snapshot, which fails
     assert json.loads(sweepfw("show", name, "--json").stdout)["counts"]["succeeded"] == 3
+
+
+def test_only_some_of_the_trials(sweepfw: Sweepfw, project: Path) -> None:
+    done = sweepfw("run", "demo", "--only", "2", "--json")
+    assert done.returncode == 3
+    name = json.loads(done.stdout.splitlines()[-1])["sweep"]
+    counts = json.loads(sweepfw("show", name, "--json").stdout)["counts"]
+    assert counts == {"succeeded": 1, "held": 2}
+    assert sweepfw("resume", name, "--only", "3").returncode == 3
+    assert sweepfw("resume", name).returncode == 0
+    trials = json.loads(sweepfw("show", name, "--json").stdout)["trials"]
+    assert [len(trial["attempts"]) for trial in trials] == [1, 1, 1]
+
+
+def test_so_many_at_once(sweepfw: Sweepfw, project: Path) -> None:
+    (project / "train.py").write_text("import time\ntime.sleep(0.3)\n" + TRAIN)
+    done = sweepfw("run", "demo", "-j", "1", "--json")
+    assert done.returncode == 0
+    name = json.loads(done.stdout.splitlines()[-1])["sweep"]
+    ran = [t["attempts"][0] for t in json.loads(sweepfw("show", name, "--json").stdout)["trials"]]
+    ran.sort(key=lambda attempt: attempt["started"])
+    assert all(one["ended"] <= after["started"] + 0.2 for one, after in pairwise(ran))  # two hosts' clocks
+
+
+def test_fail_fast_pauses(sweepfw: Sweepfw, project: Path) -> None:
+    (project / "train.py").write_text(FAILING)
+    (project / "parameters.yml").write_text("lr: !!python/tuple [1, 40]\n")
+    done = sweepfw("run", "demo", "--fail-fast", "-j", "1")
+    assert done.returncode == 3
+    assert "--fail-fast" in done.stdout
 
 
 def test_a_failed_trials_last_lines_are_shown(sweepfw: Sweepfw, project: Path) -> None:

@@ -25,6 +25,18 @@ def state(ledger: Ledger, uid: str, number: int = 1) -> str:
 # -- submitting ----------------------------------------------------------------------------------------
 
 
+def test_trials_left_out_are_held_until_they_are_reopened(ledger, spec, make_drafts, worker) -> None:
+    sweep = ledger.submit(spec, "snap", make_drafts(4), only=[2, 4])
+    assert dict(sweep.counts) == {"queued": 2, "held": 2}
+    assert ledger.runnable(sweep.uid) == [2, 4]
+    assert isinstance(ledger.claim(sweep.uid, 1, worker, "0", "c1"), Denial)
+    assert ledger.hold(sweep.uid, [4]) == 1
+    assert ledger.runnable(sweep.uid) == [4]
+    assert ledger.reopen(sweep.uid, ["held"], [1, 2]) == [1, 2]
+    assert ledger.runnable(sweep.uid) == [1, 2, 4]
+    assert isinstance(ledger.claim(sweep.uid, 1, worker, "0", "c2"), Grant)
+
+
 def test_submit_stores_the_sweep_and_its_trials(ledger, spec) -> None:
     params = {"lr": Number("0.10"), "opt": "a b", "on": True, "none": None, "layers": (Number("64"), "x")}
     spec = replace(spec, needs=Needs(gpus=2, paths=("/data",)), space={"lr": [1, 2]})

@@ -51,6 +51,7 @@ METHODS: Mapping[str, Method] = {
             "name": maybe(TEXT),
             "note": TEXT,
             "provenance": maybe(forms.PLAIN),
+            "only": _NUMBERS,
         },
         forms.SWEEP,
         once=True,
@@ -85,6 +86,7 @@ METHODS: Mapping[str, Method] = {
     ),
     "ledger/pause": Method("people", {"uid": TEXT, "reason": TEXT}, once=True),
     "ledger/stop": Method("people", {"uid": TEXT, "trials": _NUMBERS, "now": FLAG}, WHOLE, once=True),
+    "ledger/hold": Method("people", {"uid": TEXT, "but": many(WHOLE)}, WHOLE, once=True),
     "ledger/reopen": Method(
         "people",
         {"uid": TEXT, "states": many(TEXT), "trials": _NUMBERS, "snapshot": maybe(TEXT)},
