@@ -21,7 +21,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if "_lab_runs" in getattr(item, "fixturenames", ()):
             item.add_marker("hosts")
-            item.add_marker(pytest.mark.xdist_group("lab"))  # one lab serves them all
+            item.add_marker(pytest.mark.xdist_group(f"lab {item.path.stem}"))  # a lab serves a whole file
 
 
 def why_not() -> str:

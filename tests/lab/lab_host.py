@@ -24,6 +24,15 @@ tail -n 20 /var/log/docker.log >&2
 exit 1
 """
 
+_NEW_KEY = """
+key=/etc/ssh/ssh_host_ed25519_key pid=$(cat /run/sshd.pid)
+rm $key $key.pub
+ssh-keygen -q -t ed25519 -N '' -f $key
+kill "$pid"
+while kill -0 "$pid" 2>/dev/null; do sleep 0.02; done
+/usr/sbin/sshd
+"""
+
 
 @dataclass
 class Host:
@@ -91,10 +100,7 @@ class Host:
 
     def change_host_key(self) -> None:
         """The host is another one now, as far as SSH can tell."""
-        key = "/etc/ssh/ssh_host_ed25519_key"
-        self.run(
-            ["sh", "-c", f"rm {key}* && ssh-keygen -q -t ed25519 -N '' -f {key} && pkill -HUP -o -x sshd"]
-        )
+        self.run(["sh", "-euc", _NEW_KEY])
 
     # What befalls hosts.
 
