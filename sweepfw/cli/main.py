@@ -46,6 +46,8 @@ SECTIONS: dict[str, dict[str, Verb]] = {
     },
     "Cluster": {
         "infra": Verb("infra", "Bring SSH hosts up as a deployment, look at it, take it down."),
+        "pull": Verb("pull", "Bring output files home from a deployment."),
+        "flower": Verb("flower", "Open Flower, the live view of a deployment's tasks."),
     },
     "Tidy": {
         "rm": Verb("rm", "Delete a sweep with all its files."),
