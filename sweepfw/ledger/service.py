@@ -10,8 +10,8 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from http import HTTPStatus
 from ipaddress import ip_address
 from pathlib import Path
@@ -114,30 +114,31 @@ class Service:
             threading.Thread(target=self._serve, args=(connection,), name="call", daemon=True).start()
 
     def _serve(self, connection: socket.socket) -> None:
-        with connection:
-            with suppress(OSError, MalformedError):
-                connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-                connection.settimeout(_HEAD)
-                self._mark(connection, busy=False)
-                with self._context.wrap_socket(connection, server_side=True) as tls:
-                    self._forget(connection)
-                    self._mark(tls, busy=False)
-                    try:
-                        self._converse(tls)
-                    finally:
-                        self._forget(tls)
-            self._forget(connection)
+        with suppress(OSError, MalformedError), connection:
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            connection.settimeout(_HEAD)
+            with self._known(connection):
+                tls = self._context.wrap_socket(connection, server_side=True)
+            with tls, self._known(tls):
+                self._converse(tls)
+
+    @contextmanager
+    def _known(self, connection: socket.socket) -> Iterator[None]:
+        """`stop` can end it meanwhile."""
+        self._mark(connection, busy=False)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._open.pop(connection, None)
 
     def _mark(self, connection: socket.socket, *, busy: bool) -> None:
         with self._lock:
+            if self._closing.is_set() and not busy:
+                self._open.pop(connection, None)
+                raise BrokenError("the service stops")
             self._open[connection] = busy
-        if self._closing.is_set() and not busy:
-            raise BrokenError("the service stops")
-
-    def _forget(self, connection: socket.socket) -> None:
-        with self._lock:
-            self._open.pop(connection, None)
 
     def _converse(self, tls: ssl.SSLSocket) -> None:
         channel = Channel(tls)
