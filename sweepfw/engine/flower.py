@@ -1,7 +1,6 @@
 """Flower: the live view in a browser. Read-only, with a password; its history is kept over a restart.
 
-Without the password it answers /healthcheck with `OK`, and /metrics with counts by worker and sweep: no
-parameters, no addresses. So does whoever reaches its address on the deployment's own network.
+Without the password it answers /healthcheck with `OK`, and gives its own scripts and styles, nothing else.
 """
 
 from __future__ import annotations
@@ -10,6 +9,7 @@ import logging
 import os
 import socket
 from pathlib import Path
+from typing import Any
 
 from sweepfw.core.deployment import FLOWER_PORT, STATE, FlowerSettings
 
@@ -49,7 +49,21 @@ def main(
     os.environ["FLOWER_BASIC_AUTH"] = f"{settings.user}:{settings.password}"
     from sweepfw.engine.celery_app import make_app
 
+    _close_metrics()
     root.mkdir(parents=True, exist_ok=True)
     logging.basicConfig(level=logging.WARNING)
     make_app(settings.broker).start(arguments(address or own_address(), port, root / "flower.db"))
     return 0
+
+
+def _close_metrics() -> None:
+    """Take away /metrics, which would tell the names of sweeps and hosts to whoever asks: other users of the
+    head's host reach the addresses of its containers."""
+    from flower import urls  # type: ignore[import-untyped]  # it has no types
+
+    urls.handlers[:] = [handler for handler in urls.handlers if _pattern(handler) != "/metrics"]
+    assert len({_pattern(handler) for handler in urls.handlers}) > 1  # Flower still keeps its pages there
+
+
+def _pattern(handler: Any) -> str:
+    return str(handler[0] if isinstance(handler, tuple) else handler.regex.pattern)
