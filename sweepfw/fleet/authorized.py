@@ -27,7 +27,7 @@ grep -v -e " $tag\$" "$file" >"$new" || [ $? -eq 1 ]
 if [ -n "$line" ]; then printf '%s\n' "$line" >>"$new"; fi
 if cmp -s "$new" "$file"; then exit 0; fi
 if [ ! -s "$new" ]; then
-    rm -f "$HOME/.ssh/authorized_keys" "$file"
+    rm -f "$HOME/.ssh/authorized_keys" "$file" "$new"
     rmdir "$folder" 2>/dev/null || true
     exit 0
 fi

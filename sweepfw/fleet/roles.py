@@ -25,18 +25,23 @@ RABBITMQ = (
     *HEALTH,
 )
 README = """\
-This folder belongs to sweepfw, a program that runs grids of experiments (deployment {name}, of {owner}).
+This folder belongs to sweepfw, a program that runs grids of experiments.
+Deployment: {name}, of {owner}. It opens no port.
 
-What it keeps on this machine: Docker containers, volumes and a network whose names begin with {prefix},
-all with the label sweepfw.deployment={uid}; images named sweepfw:...; this folder; and on hosts that only
-run workers one line in ~/.ssh/authorized_keys that ends with {tag}. It opens no port.
+What it keeps on this machine:
+  - Docker containers, volumes and a network named {prefix}...
+    with the label sweepfw.deployment={uid}
+  - images named sweepfw:...
+  - this folder
+  - on hosts that only run workers, the line in ~/.ssh/authorized_keys that ends with
+    {tag}
 
-Its owner removes all of it with `sweepfw infra down`. An admin can stop it with
-    docker stop $(docker ps -q --filter label=sweepfw.deployment={uid})
-and remove it with
-    docker rm -f -v $(docker ps -aq --filter label=sweepfw.deployment={uid})
-    docker volume rm $(docker volume ls -q --filter label=sweepfw.deployment={uid})
-    docker network rm $(docker network ls -q --filter label=sweepfw.deployment={uid})
+Its owner removes all of it with `sweepfw infra down`. An admin stops it with
+  docker stop $(docker ps -q --filter label=sweepfw.deployment={uid})
+and removes it with
+  docker rm -f -v $(docker ps -aq --filter label=sweepfw.deployment={uid})
+  docker volume rm $(docker volume ls -q --filter label=sweepfw.deployment={uid})
+  docker network rm $(docker network ls -q --filter label=sweepfw.deployment={uid})
 """
 _GIB = 1 << 30
 

@@ -1,0 +1,139 @@
+"""What hosts print, read: each case is a file in tests/cases/facts that says what differs from host.txt."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from operator import attrgetter
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from sweepfw.fleet import questions
+from sweepfw.fleet.facts import Facts, Reach, read, read_reach
+
+CASES = Path(__file__).parents[1] / "cases" / "facts"
+NOW = 1795315146.7
+
+
+def printed(sections: dict[str, str | None]) -> str:
+    """host.txt with some sections' content replaced; None: the section is missing."""
+    text = "\n" + (CASES / "host.txt").read_text()
+    for name, content in sections.items():
+        new = "" if content is None else f"\n@@MARK {name}\n{content}\n"
+        text, count = re.subn(rf"\n@@MARK {name}\n.*?(?=\n@@MARK |\Z)", lambda _, n=new: n, text, flags=re.S)
+        assert count == 1, name
+    return text
+
+
+def value(facts: Facts, path: str) -> Any:
+    found: Any = facts
+    for part in path.split("."):
+        found = found[int(part)] if part.isdecimal() else attrgetter(part)(found)
+    return plain(found)
+
+
+def plain(found: Any) -> Any:
+    if isinstance(found, tuple):
+        return [plain(each) for each in found]
+    return found.decode() if isinstance(found, bytes) else found
+
+
+@pytest.mark.parametrize("case", sorted(CASES.glob("*.yml")), ids=lambda path: path.stem)
+def test_reads(case: Path) -> None:
+    told = yaml.safe_load(case.read_text())
+    facts = read(printed(told.get("sections", {})), "MARK", NOW, NOW + 1)
+    assert {path: value(facts, path) for path in told["expect"]} == told["expect"]
+
+
+@pytest.mark.parametrize(
+    ("clock", "offset"),
+    [("1795315146.5", -0.2), ("1795315147.0", 0), ("1795315157.7", 10), ("1795311546.7", -3600), ("", 0)],
+)
+def test_a_clock_is_off_only_as_far_as_the_time_of_asking_does_not_explain(clock: str, offset: float) -> None:
+    facts = read(printed({"clock": clock}), "MARK", NOW, NOW + 1)
+    assert facts.offset == pytest.approx(offset, abs=1e-3)
+
+
+def test_the_real_script_in_a_posix_shell(tmp_path: Path) -> None:
+    """On this machine, whatever it has: in dash and bash, nothing on stderr, each section there once."""
+    for shell in ("dash", "bash"):
+        command = questions.look("0123", str(tmp_path / "a b"), "t-c0ffee", ["/", "/no such place"]).reveal()
+        done = subprocess.run([shell, *command[1:]], input=questions.SCRIPT.encode(), capture_output=True)
+        assert done.stderr == b""
+        text = done.stdout.decode()
+        names = re.findall(r"^@@0123 (\w+)$", text, re.M)
+        assert len(names) == len(set(names)) and {"clock", "who", "keys", "command"} <= set(names)
+        facts = read(text, "0123", 0, 2e10)
+        assert facts.user and facts.machine_id and facts.cpus and facts.arch and facts.disk_free
+        assert facts.dir == str(tmp_path / "a b")
+        assert facts.missing_mounts == ("/no such place",)
+
+
+def test_reach() -> None:
+    text = """\
+file host2 10.0.0.2
+file host3 
+file 10.0.0.4 10.0.0.4
+scan 22 # host2:22 SSH-2.0-OpenSSH_9.2p1 Debian-2
+scan 22 host2 ssh-ed25519 AAAA2
+scan 22 # host2:22 SSH-2.0-OpenSSH_9.2p1 Debian-2
+scan 22 host2 ecdsa-sha2-nistp256 BBBB2
+scan 2222 # host2:2222 SSH-2.0-OpenSSH_9.2p1 Debian-2
+scan 2222 [host2]:2222 ssh-ed25519 AAAA3
+scan 22 # fe80::7:22 SSH-2.0-OpenSSH_9.2p1
+scan 22 getaddrinfo host3: Name or service not known
+bare 22 10.0.0.4 SSH-2.0-dropbear
+bare 22 10.0.0.5 bash: connect: Connection refused
+"""  # noqa: W291  # as it is printed
+    places = [
+        ("host2", 22),
+        ("host2", 2222),
+        ("host3", 22),
+        ("10.0.0.4", 22),
+        ("10.0.0.5", 22),
+        ("fe80::7", 22),
+    ]
+    assert read_reach(text, places) == {
+        ("host2", 22): Reach(True, ("ssh-ed25519 AAAA2", "ecdsa-sha2-nistp256 BBBB2"), "10.0.0.2"),
+        ("host2", 2222): Reach(True, ("ssh-ed25519 AAAA3",), "10.0.0.2"),
+        ("host3", 22): Reach(False),
+        ("10.0.0.4", 22): Reach(True),
+        ("10.0.0.5", 22): Reach(False),
+        ("fe80::7", 22): Reach(True),
+    }
+
+
+@pytest.mark.parametrize("scanner", [True, False])
+def test_the_real_reach_script(tmp_path: Path, scanner: bool) -> None:
+    """Against something that answers as sshd does, and a port where nothing listens; with ssh-keyscan on the
+    host, or without."""
+    import socket
+    import threading
+
+    with socket.create_server(("127.0.0.1", 0)) as server, socket.create_server(("127.0.0.1", 0)) as closed:
+        dead = closed.getsockname()[1]
+        closed.close()
+        port = server.getsockname()[1]
+        ended = threading.Event()
+
+        def serve() -> None:
+            while not ended.is_set():
+                try:
+                    line, _ = server.accept()
+                except OSError:
+                    return
+                with line:
+                    line.sendall(b"SSH-2.0-OpenSSH_0.0 test\r\n")
+
+        threading.Thread(target=serve, daemon=True).start()
+        places = [("127.0.0.1", port), ("127.0.0.1", dead)]
+        script = questions.REACH if scanner else questions.REACH.replace("command -v ssh-keyscan", "false")
+        done = subprocess.run(
+            questions.reach(places).reveal(), input=script.encode(), capture_output=True, timeout=60
+        )
+        ended.set()
+    found = read_reach(done.stdout.decode(), places)
+    assert [found[place].answers for place in places] == [True, False]
