@@ -54,8 +54,8 @@ def follow(site: Site, sweep: Sweep, view: Quiet, cursor: int, *, quiet: bool) -
     from sweepfw.cli.execute import INTERRUPTED
 
     try:
-        with _leaving():
-            _follow(site, sweep, view, cursor)
+        with _leaving() as heard:
+            _follow(site, sweep, view, cursor, heard)
     except KeyboardInterrupt:
         view.close()
         where = f" on {site.name}" if site.remote else ""
@@ -80,23 +80,27 @@ def _conclude(site: Site, sweep: Sweep, view: Quiet, *, quiet: bool) -> int:
 
 
 @contextmanager
-def _leaving() -> Iterator[None]:
-    """SIGTERM and SIGHUP leave as Ctrl-C does."""
+def _leaving() -> Iterator[list[int]]:
+    """SIGTERM and SIGHUP leave as Ctrl-C does. The list is of those heard: an exception that is raised while
+    an object is cleared away is lost."""
     import signal
 
+    heard: list[int] = []
+
     def leave(number: int, frame: object) -> None:
+        heard.append(number)
         raise KeyboardInterrupt
 
-    kinds = (signal.SIGTERM, signal.SIGHUP)
+    kinds = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     before = [signal.signal(kind, leave) for kind in kinds]
     try:
-        yield
+        yield heard
     finally:
         for kind, handler in zip(kinds, before, strict=True):
             signal.signal(kind, handler)
 
 
-def _follow(site: Site, sweep: Sweep, view: Quiet, cursor: int) -> None:
+def _follow(site: Site, sweep: Sweep, view: Quiet, cursor: int, heard: list[int]) -> None:
     ledger, view.shows_hosts = site.ledger, site.remote
     running = {one.token: _Followed(site, sweep, one) for one in ledger.running(sweep.uid)}
     view.begin(sweep, site.slots() or len(running) or 1)
@@ -106,6 +110,8 @@ def _follow(site: Site, sweep: Sweep, view: Quiet, cursor: int) -> None:
     seen = -1
     live = True
     while live:
+        if heard:
+            raise KeyboardInterrupt
         live = site.live(sweep)  # asked first: what ended before it is seen below
         now = ledger.changed()
         changed, seen = now != seen, now

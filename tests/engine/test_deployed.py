@@ -234,8 +234,8 @@ def test_ctrl_c_leaves_the_sweep_and_it_goes_on(
         if event["event"] == "started":
             break
     run.send_signal(signal.SIGINT)
-    _, told = run.communicate(timeout=20)
-    assert run.returncode == 130
+    rest, told = run.communicate(timeout=20)
+    assert run.returncode == 130, rest + told
     assert f"left {name}; it goes on on lab" in told
     assert sweepfw("attach", name, "-q").returncode == 0
 
