@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from typing import Literal
 
 from sweepfw.core.model import Sweep
@@ -18,6 +19,7 @@ UPDATE trial SET state = iif(stop, 'cancelled', 'queued'), reason = iif(stop, ?3
   losses = losses + ?6, stop = 0
 WHERE sweep = ?1 AND number = ?2
 """
+_LEAVE = "UPDATE sweep SET state = 'queued' WHERE id = ? AND state = 'running'"
 
 
 class Holder(Part):
@@ -41,23 +43,23 @@ class Holder(Part):
         """See Ledger.close. A sweep that was stopped stays `stopped`: its end was not reached."""
         with self._db.write() as db:
             (sweep,) = find_sweep(db, uid, "id")
-            left = db.execute(
-                "SELECT 1 FROM trial WHERE sweep = ? AND state IN ('queued', 'running', 'held') LIMIT 1",
-                (sweep,),
-            ).fetchone()
-            if left is None:
+            if _any(db, sweep, "queued") or _any(db, sweep, "running"):
+                return False
+            if _any(db, sweep, "held"):
+                db.execute(_LEAVE, (sweep,))
+            else:
                 db.execute(
                     "UPDATE sweep SET reason = '', ended = ?, state = iif(state = 'stopped', state, 'done') "
                     "WHERE id = ? AND ended IS NULL",
                     (self._clock(), sweep),
                 )
-            return left is None
+            return True
 
     def leave(self, uid: str) -> None:
         """See Ledger.leave."""
         with self._db.write() as db:
             (sweep,) = find_sweep(db, uid, "id")
-            db.execute("UPDATE sweep SET state = 'queued' WHERE id = ? AND state = 'running'", (sweep,))
+            db.execute(_LEAVE, (sweep,))
 
     def requeue(self, uid: str, *, state: Literal["interrupted", "lost"], why: str) -> list[int]:
         """See Ledger.requeue."""
@@ -72,3 +74,8 @@ class Holder(Part):
                 again = (*attempt[:2], rules.STOPPED, why, now, state == "lost")
                 db.execute(_QUEUE_AGAIN, again)
         return [trial for _, trial, _ in running]
+
+
+def _any(db: sqlite3.Connection, sweep: int, state: str) -> bool:
+    query = "SELECT 1 FROM trial WHERE sweep = ? AND state = ? LIMIT 1"
+    return db.execute(query, (sweep, state)).fetchone() is not None

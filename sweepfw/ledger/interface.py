@@ -137,10 +137,11 @@ class Ledger(Protocol):
         ...
 
     def close(self, uid: str) -> bool:
-        """`done` if no trial is queued, running or held, else False and nothing changes (it was extended, or
-        somebody has to decide on a held trial).
+        """`done` if no trial is queued, running or held. False, and nothing changes, if one is queued or
+        running (it was extended).
 
-        A sweep that is `stopped` stays so, and True is returned.
+        True where all that is left is held, and so waits for a person: `running` becomes `queued` then. A
+        sweep that is `stopped` stays so, and True is returned.
         """
         ...
 

@@ -31,6 +31,10 @@ SELECT a.sweep, a.trial, a.number, t.state, t.stop, t.losses, s.spec
 FROM attempt a JOIN trial t ON t.sweep = a.sweep AND t.number = a.trial JOIN sweep s ON s.id = a.sweep
 WHERE a.state = 'running' AND
 """
+_ASKED = """
+SELECT a.token, t.stop FROM attempt a JOIN trial t ON t.sweep = a.sweep AND t.number = a.trial
+WHERE a.state = 'running' AND a.host = ? AND a.boot = ? AND t.stop > 0
+"""
 _GIVE_UP = f"""
 UPDATE attempt SET state = ?4, reason = ?5, ended = ?6, ending = {NEXT_ENDING}
 WHERE sweep = ?1 AND trial = ?2 AND number = ?3 AND state = 'running'
@@ -63,6 +67,13 @@ class Leases(Part):
                 state: TrialState = row[2] if row else "cancelled"
                 return state
             return self._lose(db, found, rules.SILENT, gone=False)
+
+    def asked_to_stop(self, worker: Worker) -> dict[str, Literal["stop", "stop now"]]:
+        """Tokens of the worker's attempts that were asked to stop, and how. Revives and renews nothing: for
+        whoever passes orders on, who does not know whether the attempts still run."""
+        with self._db.read() as db:
+            found = db.execute(_ASKED, worker).fetchall()
+        return {token: "stop now" if stop > 1 else "stop" for token, stop in found}
 
     def register(self, worker: Worker) -> None:
         """See Ledger.register."""

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from ledger_doors import HOST, SPEC, drafts
 
-from sweepfw.core.model import Grant, Needs, Outcome, Waiting
+from sweepfw.core.model import Grant, Needs, Outcome, Waiting, Worker
 from sweepfw.ledger.store import SqliteLedger
 
 
@@ -56,6 +56,20 @@ def test_needs_are_those_of_the_newest_spec(store: SqliteLedger) -> None:
     assert store.waiting(1)[0].needs == Needs()
     store.extend(uid, replace(SPEC, needs=Needs(cpus=2)), drafts(2))
     assert store.waiting(1)[0].needs == Needs(cpus=2)
+
+
+# -- orders --------------------------------------------------------------------------------------------
+
+
+def test_orders_are_passed_on_without_a_sign_of_life(store: SqliteLedger) -> None:
+    uid = store.submit(SPEC, "s", drafts(4)).uid
+    grants = [grant(store, uid, number) for number in (1, 2, 3)]
+    store.expire(grants[2].token)
+    store.stop(uid, [1])
+    store.stop(uid, [2], now=True)
+    assert store.asked_to_stop(HOST) == {grants[0].token: "stop", grants[1].token: "stop now"}
+    assert store.asked_to_stop(Worker(HOST.host, "another")) == {}
+    assert store.sweep(uid).counts == {"queued": 2, "running": 2}  # nothing was revived
 
 
 # -- hearing of changes --------------------------------------------------------------------------------

@@ -247,15 +247,29 @@ def test_an_expired_attempt_comes_back_while_the_sweep_is_paused(ledger, uid, ta
     assert ledger.sweep(uid).state == "paused"
 
 
-@pytest.mark.parametrize("which", ["uid", "held"])
-def test_close_waits_for_what_expired(ledger, take, request, which) -> None:
-    uid = request.getfixturevalue(which)
-    grant = take(1, uid)
-    ledger.stop(uid, range(2, ledger.sweep(uid).total + 1))
+def test_close_waits_for_what_expired(ledger, uid, take) -> None:
+    grant = take()
+    ledger.stop(uid, [2, 3])
     ledger.expire(grant.token)
     assert ledger.close(uid) is False
     ledger.finish(grant.token, DONE)
     assert ledger.close(uid) is True
+    assert ledger.sweep(uid).state == "done"
+
+
+def test_a_sweep_with_held_trials_is_not_done(ledger, held, take) -> None:
+    grant = take(1, held)
+    ledger.stop(held, [2])
+    ledger.expire(grant.token)
+    assert ledger.close(held) is True  # a run has nothing left to do
+    assert (ledger.sweep(held).state, ledger.sweep(held).ended) == ("queued", None)
+    ledger.pause(held)
+    assert (ledger.close(held), ledger.sweep(held).state) == (True, "paused")
+    assert ledger.renew(grant.token) == "go on"
+    assert ledger.close(held) is False
+    ledger.finish(grant.token, DONE)
+    assert ledger.close(held) is True
+    assert ledger.sweep(held).state == "done"
 
 
 def test_requeue_ends_what_had_expired(ledger, held, take) -> None:

@@ -279,9 +279,12 @@ class LedgerStates(RuleBasedStateMachine):
         assert self.ledger.open(self.uid).state == self.state
 
     def close(self, _: st.DataObject) -> None:
-        ended = not any(trial.state in WAITING for trial in self.trials.values())
-        assert self.ledger.close(self.uid) is ended
-        if ended and self.state != "stopped":
+        states = {trial.state for trial in self.trials.values()}
+        nothing_left = not states & {"queued", "running"}
+        assert self.ledger.close(self.uid) is nothing_left
+        if nothing_left and "held" in states:
+            self.state = "queued" if self.state == "running" else self.state
+        elif nothing_left and self.state != "stopped":
             self.state = "done"
 
     def start_anew(self, _: st.DataObject) -> None:
