@@ -185,7 +185,7 @@ def test_a_gpu_that_others_took_meanwhile_is_given_back(head: HeadLab, work: Wor
 
 
 def test_stop_reaches_a_running_trial_at_once(head: HeadLab, work: Work) -> None:
-    work("a", slots=1)
+    work("a", slots=1, renew=8)  # so that it is no renewal that tells it
     sweep = head.submit(f"echo here; {SLEEP} & {SLEEP}", 2)
     until(lambda: head.log(sweep) == b"here\n")
     begun = time.monotonic()
