@@ -88,7 +88,7 @@ class FolderDesk:
         return file.read_bytes()
 
     def contents(self, digests: Collection[str]) -> Iterator[bytes]:
-        if "nosuch" in digests:
+        if "nosuch" in digests or not (self.folder / "contents").exists():
             raise SweepError("no content nosuch")
         return _pieces(self.folder / "contents")
 

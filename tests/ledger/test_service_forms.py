@@ -17,7 +17,7 @@ from sweepfw.core.model import MetricSummary, Spec
 from sweepfw.core.values import Number
 from sweepfw.ledger import rows
 from sweepfw.ledger.wire import forms
-from sweepfw.ledger.wire.forms import Form, MisshapenError
+from sweepfw.ledger.wire.shapes import Form, MisshapenError
 
 TEXT = st.text(st.characters(exclude_categories=[]), max_size=8)  # lone surrogates too
 WHOLE = st.integers(-(2**70), 2**70)

@@ -29,6 +29,7 @@ from sweepfw.ledger.wire.methods import (
     Method,
 )
 from sweepfw.ledger.wire.once import Memory
+from sweepfw.ledger.wire.shapes import MisshapenError, members
 
 ARGUMENTS = "sweepfw-arguments"  # the field with a call's arguments, where its body is something else
 REQUEST = "sweepfw-request"  # the id of a request that must not be done twice
@@ -89,7 +90,7 @@ class Answers:
     def _answer(self, call: Call) -> Answer:
         method = METHODS[call.path]
         with _reading(method, call) as (data, body):
-            arguments = forms.members(method.takes, data)
+            arguments = members(method.takes, data)
             if method.body[1]:
                 arguments[method.body[1]] = body
             if not access.may_ask(call.caller, arguments, self._host_of):
@@ -176,7 +177,7 @@ def failure(error: Exception) -> Answer:
     if isinstance(error, SweepError):
         busy = isinstance(error, (BusyError, DiskFullError, LedgerError))
         return refusal(503 if busy else 409, str(error), type(error).__name__)
-    if isinstance(error, (forms.MisshapenError, UnicodeError, RecursionError)):
+    if isinstance(error, (MisshapenError, UnicodeError, RecursionError)):
         return refusal(400, f"the head was asked in a way that it does not understand: {error}")
     if isinstance(error, ValueError):
         return refusal(400, str(error), "ValueError")
@@ -246,7 +247,7 @@ def _parse(data: bytes) -> Any:
     try:
         return json.loads(data or b"{}")
     except (ValueError, RecursionError):
-        raise forms.MisshapenError("it is no JSON") from None
+        raise MisshapenError("it is no JSON") from None
 
 
 def _json(data: Any) -> bytes:

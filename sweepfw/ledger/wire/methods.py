@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from typing import Literal, NamedTuple, TypeAlias
 
 from sweepfw.ledger.wire import forms
-from sweepfw.ledger.wire.forms import FLAG, REAL, TEXT, WHOLE, WORKER, Form, many, maybe, one_of
+from sweepfw.ledger.wire.forms import WORKER
+from sweepfw.ledger.wire.shapes import ANY, FLAG, PLAIN, REAL, TEXT, WHOLE, Form, many, maybe, one_of
 
 Who: TypeAlias = Literal["people", "worker", "both"]
 
@@ -24,7 +25,7 @@ class Method(NamedTuple):
 
     who: Who
     takes: Mapping[str, Form] = {}
-    gives: Form = forms.ANY
+    gives: Form = ANY
     once: bool = False
     body: tuple[Literal["", "bytes", "drafts", "pack"], str] = ("", "")
     stream: bool = False  # its answer is bytes of any length
@@ -50,7 +51,7 @@ METHODS: Mapping[str, Method] = {
             "snapshot": TEXT,
             "name": maybe(TEXT),
             "note": TEXT,
-            "provenance": maybe(forms.PLAIN),
+            "provenance": maybe(PLAIN),
             "only": _NUMBERS,
         },
         forms.SWEEP,
@@ -58,7 +59,7 @@ METHODS: Mapping[str, Method] = {
         body=_DRAFTS,
         slow=True,
     ),
-    "ledger/annotate": Method("people", {"uid": TEXT, "provenance": forms.PLAIN}, once=True),
+    "ledger/annotate": Method("people", {"uid": TEXT, "provenance": PLAIN}, once=True),
     "ledger/extend": Method(
         "people", {"uid": TEXT, "spec": forms.SPEC}, WHOLE, once=True, body=_DRAFTS, slow=True
     ),
@@ -130,7 +131,7 @@ METHODS: Mapping[str, Method] = {
     "desk/put_checkpoint": Method("worker", _TOKEN, FLAG, body=_PACK, slow=True),
     "desk/checkpoint": Method("both", _TOKEN, stream=True),
     "desk/read_log": Method("people", {**_ONE, "offset": WHOLE, "wait": REAL}, forms.LOG_PART),
-    "desk/files": Method("people", _ONE, forms.PLAIN),
+    "desk/files": Method("people", _ONE, PLAIN),
     "desk/file": Method("people", {**_ONE, "path": TEXT}, stream=True),
     "desk/forget": Method("people", _UID, once=True, slow=True),
     "desk/drain": Method("people", {"host": TEXT, "off": FLAG}, once=True),
