@@ -71,13 +71,13 @@ class Protocol(Part):
                 raise _not_there(db, uid, trial)
             sweep, name, sweep_state, snapshot, state, attempts, next_snapshot, *rest = row
             if attempts and (earlier := _granted_before(db, sweep, trial, claim_id)):
-                *attempt, attempt_state = earlier
+                number, token, ran, attempt_state = earlier
                 if attempt_state != "running":  # it arrives late: nobody waits for its answer any more
                     return Denial("no", "this claim was granted before, and its attempt has ended")
                 if state in leases.EXPIRED:
-                    leases.revive(db, attempt[1])
+                    leases.revive(db, token)
                     rest[-1] = max(0, rest[-1] - 1)
-                return rows.grant(uid, name, trial, tuple(rest), tuple(attempt))
+                return rows.grant(uid, name, trial, tuple(rest), (number, token, ran))
             if denial := rules.refusal(sweep_state, state):
                 return denial
             new = (attempts + 1, fresh_token(), next_snapshot or snapshot)
