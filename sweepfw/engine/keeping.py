@@ -24,6 +24,7 @@ def unpack(pack: IO[bytes], folder: Path) -> None:
     SweepError for a path that leads elsewhere, and for more than there may be."""
     size = count = 0
     try:
+        folder.mkdir(parents=True, exist_ok=True)
         with tarfile.open(fileobj=pack, mode="r|") as tar:
             for member in tar:
                 if not member.isreg():
@@ -33,7 +34,7 @@ def unpack(pack: IO[bytes], folder: Path) -> None:
                     raise SweepError(f"{folder}: an attempt keeps at most {COUNT} files, {LIMIT} bytes here")
                 content = tar.extractfile(member)
                 assert content is not None  # it is a file
-                _store(content, _inside(folder, member.name))
+                _store(content, _inside(str(folder), member.name))
     except (tarfile.TarError, EOFError) as error:
         raise SweepError(f"{folder}: the pack did not arrive whole ({error}); send it again") from None
     except OSError as error:
@@ -82,29 +83,31 @@ def pieces(path: Path) -> Iterator[bytes]:
     return read()
 
 
-def _inside(folder: Path, name: str) -> Path:
-    parts = name.split("/")
-    if not all(parts) or "." in parts or ".." in parts or "\0" in name or parts[0] == LOG:
+def _inside(folder: str, name: str) -> str:
+    """The path for a name, in folders that are made. Texts, since this is done for every trial: paths would
+    take as long as all the rest."""
+    *folders, last = name.split("/")
+    if not last or {"", ".", ".."} & {*folders, last} or "\0" in name or name.partition("/")[0] == LOG:
         raise SweepError(f"{folder}: {name!r} can't be kept there; send paths below the attempt's folder")
     path = folder
-    for part in parts[:-1]:
-        path /= part
-        if path.is_symlink():  # nobody of ours makes one here
+    for part in folders:
+        path = f"{path}/{part}"
+        if os.path.islink(path):  # noqa: PTH114  # nobody of ours makes one here
             raise SweepError(f"{path}: is a link; nothing is kept behind it")
-        path.mkdir(parents=True, exist_ok=True)
-    return path / parts[-1]
+        os.makedirs(path, exist_ok=True)  # noqa: PTH103  # as above
+    return f"{path}/{last}"
 
 
-def _store(content: IO[bytes], path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{os.urandom(6).hex()}.part")
+def _store(content: IO[bytes], path: str) -> None:
+    draft = f"{path.rpartition('/')[0]}/.{os.urandom(6).hex()}.part"
+    file = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
     try:
-        with draft.open("xb") as file:
+        with os.fdopen(file, "wb") as stream:
             while piece := content.read(PIECE):
-                file.write(piece)
-        draft.replace(path)
+                stream.write(piece)
+        os.replace(draft, path)  # noqa: PTH105  # as above
     except BaseException:
-        draft.unlink(missing_ok=True)
+        os.unlink(draft)  # noqa: PTH108
         raise
 
 
