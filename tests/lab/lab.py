@@ -26,27 +26,10 @@ import lab_images
 from lab_docker import LabError, docker, labelled, mtu, nameservers
 from lab_host import Host
 from lab_images import CACHE, Images
+from lab_machine import BASE, RABBITMQ, copy_seed, make_seed, run_machine
 
 USERS = {"lab": ("docker",), "plain": ()}
 _LABEL = "sweepfw.lab"
-# `--privileged` fails where the kernel denies SYS_RESOURCE; this is all of it that an engine needs.
-_RIGHTS = (
-    *("--cap-add", "ALL", "--cap-drop", "SYS_RESOURCE", "--cgroupns", "private"),
-    *("--security-opt", "seccomp=unconfined", "--security-opt", "apparmor=unconfined"),
-    *("--security-opt", "systempaths=unconfined", "--device-cgroup-rule", "a *:* rwm"),
-)
-# Layers of images are never written to: engines share them. What else an engine has, each has its own.
-_COPY_SEED = r"""
-seed=$1; shift
-for volume; do
-  from=/volumes/$seed/_data to=/volumes/$volume/_data
-  for entry in "$from"/*; do
-    if [ "${entry##*/}" != overlay2 ]; then cp -a "$entry" "$to/"; fi
-  done
-  cp -al "$from/overlay2" "$to/" 2>/dev/null || { rm -rf "$to/overlay2"; cp -a "$from/overlay2" "$to/"; }
-  chmod --reference="$from" "$to"
-done
-"""
 
 
 @dataclass(frozen=True)
@@ -77,8 +60,8 @@ class Lab:
     hosts: list[Host] = field(default_factory=list)
 
     # What a configuration's `build.base` and `build.rabbitmq` name: every host's engine has them.
-    base = "sweepfw-lab/base:latest"
-    rabbitmq = "sweepfw-lab/rabbitmq:latest"
+    base = BASE
+    rabbitmq = RABBITMQ
 
     @property
     def key(self) -> Path:
@@ -157,12 +140,7 @@ class Lab:
                 arguments += ["--mount", f"type=volume,src={self.network}-home-{kind.home},dst=/home"]
             place = ["--network", self.network, "--ip", host.address, "--network-alias", name]
             image = kind.image or (self.images.host if kind.engine else self.images.bare)
-            docker(
-                *("run", "-d", "--name", host.container, "--hostname", name, *labels, *_RIGHTS),
-                *place,
-                *arguments,
-                image,
-            )
+            run_machine("--name", host.container, "--hostname", name, *labels, *place, *arguments, image)
             host.wait_until_up()
             return host
 
@@ -199,7 +177,7 @@ class Lab:
 
 def stop_all() -> None:
     """No lab is left, whoever started it."""
-    for name in _labs():
+    for name in labs():
         remove(name)
 
 
@@ -216,12 +194,12 @@ def remove(name: str) -> None:
 
 def sweep() -> None:
     """Remove the labs whose process is gone."""
-    for name, owner in _labs().items():
+    for name, owner in labs().items():
         if owner != "-" and _identity(int(owner.partition("/")[0])) != owner:
             remove(name)
 
 
-def _labs() -> dict[str, str]:
+def labs() -> dict[str, str]:
     """Labs that left anything here, with their owners."""
     shape = '{{.Label "sweepfw.lab"}} {{.Label "sweepfw.lab.owner"}}'
     rows = docker("ps", "-a", "--filter", f"label={_LABEL}.owner", "--format", shape).splitlines()
@@ -275,41 +253,3 @@ def _arguments(kind: Kind, subnet: str, environment: Mapping[str, str]) -> list[
     if kind.docker_disk:
         arguments += ["--tmpfs", f"/var/lib/docker:exec,mode=710,size={kind.docker_disk}"]
     return arguments
-
-
-def make_seed(images: Images) -> None:
-    """A volume for /var/lib/docker whose engine has the images that a user would have pulled."""
-    if images.seed in docker("volume", "ls", "-q").split():  # half made: its maker was killed
-        for container in docker("ps", "-aq", "--filter", f"volume={images.seed}").split():
-            docker("rm", "-f", container)
-        docker("volume", "rm", images.seed)
-    docker("volume", "create", "--label", f"{_LABEL}.seed={images.seed}", images.seed)
-    mount = ["--mount", f"type=volume,src={images.seed},dst=/var/lib/docker"]
-    container = docker(
-        "run", "-d", *_RIGHTS, *mount, "-e", "LAB_KEY=", "-e", "LAB_USERS=", images.host
-    ).strip()
-    try:
-        Host("seed", "", Path(), container).wait_until_up()
-        save = subprocess.Popen(["docker", "save", images.base, images.rabbitmq], stdout=subprocess.PIPE)
-        load = ["docker", "exec", "-i", container, "docker", "load", "-q"]
-        subprocess.run(load, stdin=save.stdout, check=True, capture_output=True)
-        if save.wait() != 0:
-            raise LabError("docker save failed")
-        for image, name in ((images.base, Lab.base), (images.rabbitmq, Lab.rabbitmq)):
-            docker("exec", container, "docker", "tag", image, name)
-            docker("exec", container, "docker", "rmi", image)
-        docker("exec", container, "service", "docker", "stop")
-        docker("exec", container, "rm", "-f", "/var/lib/docker/engine-id")
-    finally:
-        docker("rm", "-f", container, check=False)
-
-
-def copy_seed(images: Images, volumes: Sequence[str]) -> None:
-    if not volumes:
-        return
-    root = docker("info", "--format", "{{.DockerRootDir}}").strip()
-    mount = f"type=bind,src={root}/volumes,dst=/volumes"
-    docker(
-        *("run", "--rm", "--network", "none", "--mount", mount, images.base, "sh", "-euc", _COPY_SEED),
-        *("sh", images.seed, *volumes),
-    )

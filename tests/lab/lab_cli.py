@@ -7,9 +7,10 @@ import json
 import sys
 
 import lab_images
-from lab import Kind, Lab, _labs, make_seed, remove
+from lab import Kind, Lab, labs, remove
 from lab_docker import LabError, docker
 from lab_images import CACHE
+from lab_machine import make_seed
 
 
 def main() -> None:
@@ -47,7 +48,7 @@ def down(options: argparse.Namespace) -> None:
 
 
 def status(options: argparse.Namespace) -> None:
-    for name, owner in sorted(_labs().items()):
+    for name, owner in sorted(labs().items()):
         file = CACHE / "labs" / name / "hosts.json"
         hosts = json.loads(file.read_text()) if file.exists() else {}
         shown = " ".join(f"{host}={address}" for host, address in hosts.items())
