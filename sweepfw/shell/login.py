@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import socket
 from base64 import b64decode
 from collections.abc import Callable, Iterator, Sequence
@@ -171,7 +172,8 @@ def fault(hop: Hop, error: BaseException, jump: str | None, login: Login, second
         return faults.unknown_name(hop.name, hop.address)
     if isinstance(error, ConnectionRefusedError):
         return faults.refused(hop.name, hop.address, hop.port)
-    if isinstance(error, TimeoutError) or "banner" in str(error) or "Timeout" in str(error):
+    # "No existing session" is how paramiko says that the greeting took too long.
+    if isinstance(error, TimeoutError) or re.search("banner|Timeout|No existing session", str(error)):
         return faults.no_answer(hop.name, hop.address, hop.port, seconds)
     if isinstance(error, OSError) and error.strerror:
         return faults.no_way(hop.name, hop.address, error.strerror)

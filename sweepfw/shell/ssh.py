@@ -69,7 +69,7 @@ class SshShell:
     ) -> Result:
         name = str(command.argv[0])
         out, err = Collected(name), Collected(name)
-        with self._session(script, command, cwd, env) as session:
+        with self._session(script, command, cwd, env, timeout=timeout) as session:
             code = session.carry(BytesIO(input), out, err, timeout)
         if code is None:
             raise SweepError(f"{name}: no end within {timeout:g} s; it was killed")
@@ -125,12 +125,16 @@ class SshShell:
         _close(self._connections)
 
     @contextmanager
-    def _session(self, make: Callable[..., bytes], *arguments: Any) -> Iterator[Session]:
+    def _session(
+        self, make: Callable[..., bytes], *arguments: Any, timeout: float | None = None
+    ) -> Iterator[Session]:
         mark = f"sweepfw-{token_hex(8)}"
         script = make(mark, *arguments)
         with self._places:
             try:
-                channel = self._transport.open_session(window_size=_WINDOW, timeout=_PATIENCE)
+                channel = self._transport.open_session(
+                    window_size=_WINDOW, timeout=min(_PATIENCE, timeout or _PATIENCE)
+                )
             except (SSHException, OSError, EOFError):
                 raise faults.lost(self.host) from None
             try:
