@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable
-from threading import Timer
+from threading import Event, Timer
 from typing import IO, Any
 
 from paramiko.ssh_exception import SSHException
@@ -13,6 +13,8 @@ from sweepfw.errors import SweepError
 from sweepfw.shell import faults
 from sweepfw.shell import script as scripts
 from sweepfw.shell.pump import pump
+
+_ANSWER = 5.0  # seconds for the process id of a command that is to be killed
 
 
 class Session:
@@ -24,6 +26,7 @@ class Session:
         self._host, self._channel, self._script, self._kill = host, channel, script, kill
         self._out, self._err = scripts.Unwrapper(mark), scripts.Unwrapper(mark)
         self._killed = False
+        self._told = Event()  # the script's answer was read, or nothing will be
 
     def carry(
         self,
@@ -85,8 +88,12 @@ class Session:
 
     def _unwrapped(self, recv: Callable[[int], bytes], unwrap: scripts.Unwrapper) -> bytes:
         while piece := recv(1 << 16):
-            if data := unwrap(piece):
+            data = unwrap(piece)
+            if unwrap.header is not None:
+                self._told.set()
+            if data:
                 return data
+        self._told.set()
         return b""
 
     def write(self, data: bytes) -> None:
@@ -99,6 +106,8 @@ class Session:
         if self._killed:
             return
         self._killed = True
+        # Closing the channel alone would let it live on, and see its input end. Who reads goes on meanwhile.
+        self._told.wait(_ANSWER)
         header = self._out.header or self._err.header
         if header is not None and not self._channel.exit_status_ready():
             self._kill(header.pid)

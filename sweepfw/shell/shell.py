@@ -69,7 +69,8 @@ class Shell(Protocol):
 
         `on_line` gets each line of its standard error. The Result has its code and the last 64 kB of standard
         error; where `stdout` is None it goes nowhere. Whatever else ends this call (an exception of `stdin`,
-        `stdout` or `on_line`, or Ctrl-C) ends the command, which then never sees its input as complete.
+        `stdout` or `on_line`, or Ctrl-C) ends the command, which then never sees its input as complete. But a
+        connection that breaks looks to it like the end.
         """
         ...
 
