@@ -79,7 +79,7 @@ def _place_alone(hosts: Sequence[_Host], lines: list[_Line]) -> list[Publication
             line.trials.remove(first)
         else:
             _reserve(hosts, load)
-    lines[:] = [line for line in lines if line.trials]
+    lines[:] = [line for line in lines if line.wants]
     return found
 
 
@@ -152,7 +152,7 @@ class _Host:
     def rank(self, load: Load) -> tuple[bool, float, str]:
         """Trials without a GPU leave the hosts with GPUs to others; else the emptiest host is best."""
         wasted = bool(self.advert.gpus) and not gpus_wanted(self.advert, load.needs)
-        return wasted, len(self.loads) / self.advert.slots, self.worker.host
+        return wasted, len(self.loads) / max(1, self.advert.slots), self.worker.host
 
 
 class _Line:

@@ -50,12 +50,19 @@ class Board:
 
     # -- what is heard ---------------------------------------------------------------------------------
 
-    def granted(self, grant: Grant, worker: Worker, needs: Needs) -> None:
+    def granted(self, grant: Grant, worker: Worker, needs: Needs) -> bool:
+        """Whether another worker's place is free with that: the trial had been sent there too."""
         with self._lock:
-            self._sent.pop((grant.uid, grant.trial), None)
+            sent = self._sent.pop((grant.uid, grant.trial), None)
             self._fresh.add((grant.uid, grant.trial))
             load = Load(grant.uid, grant.trial, needs, grant.losses >= TRIES_WHEN_LOST)
             self._running[grant.token] = Running(worker, load, self._clock())
+            return sent is not None and sent.worker != worker
+
+    def denied(self, uid: str, trial: int) -> bool:
+        """Whether a place is free with that: the trial had been sent, and is not to run now."""
+        with self._lock:
+            return self._sent.pop((uid, trial), None) is not None
 
     def ended(self, token: str, outcome: Outcome) -> str | None:
         """The sweep's uid, if the attempt was known."""

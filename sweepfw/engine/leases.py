@@ -67,21 +67,13 @@ class Watch(Protocol):
     """Who hears of what happens at the ledger. Called after it happened, from any thread; must be quick."""
 
     def granted(self, grant: Grant, worker: Worker) -> None: ...
+    def denied(self, uid: str, trial: int) -> None: ...
     def ended(self, token: str, outcome: Outcome, receipt: Receipt) -> None: ...
     def changed(self, uid: str | None) -> None:
         """What waits or runs may be other than it was, by no claim and no finish; None: of any sweep."""
 
     def ordered(self) -> None:
         """Running trials were told to stop."""
-
-
-class Nobody:
-    """Watches nothing."""
-
-    def granted(self, grant: Grant, worker: Worker) -> None: ...
-    def ended(self, token: str, outcome: Outcome, receipt: Receipt) -> None: ...
-    def changed(self, uid: str | None) -> None: ...
-    def ordered(self) -> None: ...
 
 
 class LeasedLedger(SqliteLedger):
@@ -108,6 +100,9 @@ class LeasedLedger(SqliteLedger):
             self.leases.hold(answer.token)
             for watch in self.watches:
                 watch.granted(answer, worker)
+        else:
+            for watch in self.watches:
+                watch.denied(uid, trial)
         return answer
 
     def granted(self, token: str) -> Grant | None:

@@ -59,6 +59,8 @@ class Scheduler:
         self._touched = True  # what runs where may be other than we know
         self._rebuilt = float("-inf")
         self._unroutable: dict[Worker, float] = {}  # until when
+        self._alive: set[Worker] = set()  # as told
+        self._told = float("-inf")
         self._labels: dict[Key, str] = {}  # what Flower shows of trials that come soon
         self._thread = threading.Thread(target=self._work, name="scheduler", daemon=True)
 
@@ -94,7 +96,12 @@ class Scheduler:
     # -- what happens at the ledger: called from other threads ------------------------------------------
 
     def granted(self, grant: Grant, worker: Worker) -> None:
-        self.board.granted(grant, worker, self._record(grant.uid).spec.needs)
+        if self.board.granted(grant, worker, self._record(grant.uid).spec.needs):
+            self.wake()
+
+    def denied(self, uid: str, trial: int) -> None:
+        if self.board.denied(uid, trial):
+            self.wake()
 
     def ended(self, token: str, outcome: Outcome, receipt: Receipt) -> None:
         uid = self.board.ended(token, outcome)
@@ -168,6 +175,7 @@ class Scheduler:
             self.board.missed_all()  # a broker that was wiped has lost it all
             self._unroutable.clear()
         self._refresh()
+        self._tell()
         if self._publisher.connected:
             self._send(self._choose())
         self._close()
@@ -189,6 +197,18 @@ class Scheduler:
         if grant is None:
             return None
         return Load(uid, grant.trial, self._record(uid).spec.needs, grant.losses >= TRIES_WHEN_LOST)
+
+    def _tell(self) -> None:
+        """Say who came and who fell silent."""
+        if self._clock() - self._told < TICK:
+            return
+        self._told = self._clock()
+        alive = {member.worker: member for member, lives, *_ in self._roster.all() if lives}
+        for worker in alive.keys() - self._alive:
+            self._report(f"worker on {worker.host}: here, {alive[worker].advert.slots} slots")
+        for worker in self._alive - alive.keys():
+            self._report(f"worker on {worker.host}: silent, replaced, or without the broker")
+        self._alive = set(alive)
 
     def _choose(self) -> list[tuple[Publication, Waiting]]:
         now = self._clock()

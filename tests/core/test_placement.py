@@ -57,6 +57,11 @@ def test_no_more_at_once_than_was_asked_for() -> None:
     assert sent(place([station("a", 8)], [few._replace(running=3), sweep("t", 1)])) == ["t/1@a"]
 
 
+def test_no_more_at_once_though_one_has_to_run_alone() -> None:
+    few = sweep(trials=3)._replace(at_once=1, trials=((1, TRIES_WHEN_LOST), (2, 0), (3, 0)))
+    assert sent(place([station("a", 2), station("b", 2)], [few])) == ["s/1@a"]
+
+
 def test_a_sweep_fills_the_slots_evenly_and_no_more() -> None:
     assert sent(place([station("a", 2), station("b", 2)], [sweep(trials=9)])) == [
         "s/1@a",
@@ -203,7 +208,7 @@ _NEEDS = st.builds(
 )
 _ADVERTS = st.builds(
     Advert,
-    slots=st.integers(1, 6),
+    slots=st.integers(0, 6),
     cpus=st.sampled_from([1, 2, 4, 8]),
     memory=st.sampled_from([None, 6 * GB]),
     gpus=st.lists(st.tuples(st.sampled_from([24, 80]), st.booleans()), max_size=4).map(

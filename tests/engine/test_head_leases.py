@@ -33,6 +33,9 @@ class Heard:
     def granted(self, grant: Grant, worker: Worker) -> None:
         self.lines.append(f"granted {grant.trial} to {worker.host}")
 
+    def denied(self, uid: str, trial: int) -> None:
+        self.lines.append(f"denied {trial}")
+
     def ended(self, token: str, outcome: Outcome, receipt: Receipt) -> None:
         self.lines.append(f"ended {outcome.state}")
 
@@ -176,7 +179,7 @@ def test_watches_hear_of_everything_that_concerns_them(
     ledger.finish(grant.token, Outcome("failed", "exit 1"))
     ledger.stop(sweep.uid, [2])
     assert isinstance(ledger.claim(sweep.uid, 2, A, "0", "x"), Denial)
-    assert heard.lines == ["granted 1 to a", "ended failed", "changed", "ordered"]
+    assert heard.lines == ["granted 1 to a", "ended failed", "changed", "ordered", "denied 2"]
 
 
 @given(st.lists(st.tuples(st.sampled_from(["hold", "drop", "pass", "sleep", "look"]), st.integers(0, 3))))

@@ -264,6 +264,26 @@ def test_a_stopped_sweep_ends_and_the_next_goes_on_at_once(
     wait_until(lambda: lab.state(second) == "done")  # no wait for the place that the first one had
 
 
+def test_who_gets_a_trial_that_must_not_run_is_free_again_at_once(
+    lab: HeadLab, wait_until: WaitUntil, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A message that somebody has twice, as after a cut: the second claim is refused."""
+    monkeypatch.setattr(board, "FIRST_PAUSE", 3600)
+    deaf = lab.hand("a", 1)
+    deaf.deaf = True
+    deaf.start()
+    first, second = lab.submit(1), lab.submit(1)
+    wait_until(lambda: deaf.received == [(first.uid, 1)])
+    elsewhere = Worker("b", "00")
+    assert isinstance(lab.ledger.claim(first.uid, 1, elsewhere, "0", "x"), Grant)
+    wait_until(lambda: deaf.received[-1] == (second.uid, 1))
+    deaf.deaf = False
+    lab.ledger.pause(second.uid)
+    third = lab.submit(1)
+    wait_until(lambda: lab.state(third) == "done")
+    assert any("worker on a: here, 1 slots" in line for line in lab.lines)
+
+
 def test_a_trial_that_waits_is_not_sent_where_it_may_still_run(lab: HeadLab, wait_until: WaitUntil) -> None:
     hand = lab.hand("a", 2)
     hand.act = lambda grant: None
