@@ -33,6 +33,7 @@ def pull(what: str, best: int | None, on: str | None) -> int:
     Exit code 1 where files are lost with their host, 4 where a host that has some can't be reached.
     """
     from sweepfw.core.naming import parse_target
+    from sweepfw.fleet.home import mark_folder
     from sweepfw.fleet.reach import connect
 
     target = parse_target(what)
@@ -40,8 +41,8 @@ def pull(what: str, best: int | None, on: str | None) -> int:
     with connect(state) as reached:
         sweep = reached.ledger.sweep(target.sweep)
         keys = _wanted(reached.ledger, sweep, target, best)
-        _check_name(place, sweep)
         place.prepare()
+        mark_folder(place, sweep)
         return _pull(state, place, reached.ledger, sweep, keys)
 
 
@@ -56,18 +57,6 @@ def _wanted(ledger: Ledger, sweep: Sweep, target: Target, best: int | None) -> C
     left = with_outputs(ledger.attempts(sweep.uid, target.trial))
     keys = {Key(sweep.name, trial, attempt) for trial, attempt in left}
     return keys if best is None else keys & best_attempts(sweep, ledger, best)
-
-
-def _check_name(place: Workspace, sweep: Sweep) -> None:
-    if not place.ledger.exists():
-        return
-    ledger = options.existing(place)
-    try:
-        taken = any(each.name == sweep.name and each.uid != sweep.uid for each in ledger.sweeps())
-    finally:
-        ledger.disconnect()
-    if taken:
-        raise SweepError(f"{sweep.name}: is another sweep in this workspace; pull from another folder")
 
 
 def _pull(

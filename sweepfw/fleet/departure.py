@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 Say = Callable[[str], object]
+_MOST = 20  # lines
 _MEMO = "home.json"  # in the deployment's folder here: what a down that did not end had reached
 
 
@@ -201,9 +202,15 @@ class Departure:
     def _bring(self, loads: Iterable[Load], took: home.Took) -> None:
         wanted = [load for load in loads if load.items]
         home.check_room(self.place.runs, wanted)
-        for lines in self._all(bound(home.bring, load, self._path, self.place.runs, took) for load in wanted):
-            for line in lines:
-                self.say(line)
+        calls = [bound(home.bring, load, self._path, self.place.runs, took) for load in wanted]
+        stayed = [line for lines in self._all(calls) for line in lines]
+        for line in stayed[:_MOST]:
+            self.say(f"! {line}")
+        if stayed:
+            raise SweepError(
+                f"{self.state.name}: {len(stayed)} files could not come home, so nothing was removed; "
+                "mend what the lines above say, or leave output files there: --outputs none"
+            )
 
     def _path(self, item: Item) -> Path:
         return self.came.path(self.place, item)

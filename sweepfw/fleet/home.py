@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 WHY = "the deployment was taken down"
 CHECKPOINT = "checkpoint.tar"
+_PROVENANCE = "provenance.json"
+_BIRTH = ("time", "root", "submitter", "workspace")  # what never changes in it
 _SPARE = 100_000_000  # bytes that stay free on the disk
 Took = Callable[[int], object]
 
@@ -148,7 +150,7 @@ def bring_ledger(volume: Volume, place: Workspace, ledger: SqliteLedger, deploym
         with SqliteLedger(path, Path(folder) / "runs") as there:
             for sweep in there.sweeps():
                 settle(there, sweep)
-                _adopt(there, ledger, there.sweep(sweep.uid), deployment, came)
+                _adopt(there, ledger, there.sweep(sweep.uid), deployment, place, came)
     ledger.flush()
     return came
 
@@ -160,14 +162,23 @@ def settle(ledger: SqliteLedger, sweep: Sweep) -> None:
     ledger.leave(sweep.uid)
 
 
-def _adopt(there: SqliteLedger, here: SqliteLedger, sweep: Sweep, deployment: str, came: Homecoming) -> None:
+def _adopt(
+    there: SqliteLedger,
+    here: SqliteLedger,
+    sweep: Sweep,
+    deployment: str,
+    place: Workspace,
+    came: Homecoming,
+) -> None:
     from sweepfw.ledger.transfer import dump
 
     came.snapshots |= there.snapshots(sweep.uid)
     known = {each.uid: each.name for each in here.sweeps()}
     name = known.get(sweep.uid)
     if name is None:
-        name = free_name(here, sweep.name, deployment)
+        used = sweep.name.lower() in {each.lower() for each in known.values()}
+        own = not used and is_folder_of(place, sweep)
+        name = sweep.name if own else free_name(here, sweep.name, deployment)
         here.adopt(dump(there, sweep.uid), place=deployment, name=name)
         came.new.append(name)
     came.names[sweep.name] = name
@@ -182,6 +193,29 @@ def free_name(ledger: Ledger, name: str, deployment: str) -> str:
             continue
         return candidate
     raise SweepError(f"{name}: this workspace has used all names for it; go to another folder")
+
+
+def is_folder_of(place: Workspace, sweep: Sweep) -> bool:
+    """Whether the sweep's folder is here: it was submitted from here, or files of it were pulled."""
+    import json
+
+    try:
+        told = json.loads((place.run(sweep.name) / _PROVENANCE).read_text())
+        return all(told.get(word) == sweep.provenance.get(word) for word in _BIRTH)
+    except (OSError, ValueError, AttributeError):
+        return False
+
+
+def mark_folder(place: Workspace, sweep: Sweep) -> None:
+    """Say whose the folder is, where nobody did. SweepError where it is another sweep's."""
+    import json
+
+    folder = place.run(sweep.name)
+    if not folder.exists():
+        folder.mkdir(parents=True)
+        (folder / _PROVENANCE).write_text(json.dumps(dict(sweep.provenance), indent=2) + "\n")
+    elif not is_folder_of(place, sweep):
+        raise SweepError(f"{folder}: is another sweep's; pull from another folder")
 
 
 # -- files -----------------------------------------------------------------------------------------------

@@ -17,7 +17,9 @@ IMAGE = "sweepfw"  # the repository of the images that we build: sweepfw:<hash>
 _SCRIPT = r"""
 say() { printf '\n@@%s %s\n' "$mark" "$1"; }
 soon() { if command -v timeout >/dev/null; then timeout 30 "$@"; else "$@"; fi; }
+ask() { soon docker "$@" || failed="$failed $1"; }
 main() {
+failed=
 mark=$1 uid=$2 dir=$3 stem=$4 ours=label=@LABEL@=$2
 LC_ALL=C; export LC_ALL
 PATH=$PATH:/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin
@@ -29,16 +31,17 @@ say key; grep -c " sweepfw:$uid:$id8\$" "$HOME/.ssh/authorized_keys"
 say folder; [ -e "$dir/$stem-$id8" ] && printf '%s\n' "$dir/$stem-$id8"
 say command; command -v docker
 say docker; soon docker version --format '{{.Server.Version}}'
-say containers; soon docker ps -a --no-trunc --filter "$ours" --format '{{json .}}'
-say volumes; soon docker volume ls --filter "$ours" --format '{{json .}}'
-say networks; soon docker network ls --filter "$ours" --format '{{json .}}'
-say images; soon docker image ls --no-trunc --format '{{json .}}' @IMAGE@
-say used; soon docker ps -a --no-trunc --format '{{.Label "@LABEL@"}} {{.Image}}'
+say containers; ask ps -a --no-trunc --filter "$ours" --format '{{json .}}'
+say volumes; ask volume ls --filter "$ours" --format '{{json .}}'
+say networks; ask network ls --filter "$ours" --format '{{json .}}'
+say images; ask image ls --no-trunc --format '{{json .}}' @IMAGE@
+say used; ask ps -a --no-trunc --format '{{.Label "@LABEL@"}} {{.Image}}'
 say mounts; for id in $(soon docker ps -aq --filter "$ours"); do soon docker inspect --format \
     '{{$n := .Name}}{{range .Mounts}}{{$n}} {{.Name}} {{.Destination}}{{println}}{{end}}' "$id"; done
 say disk; root=$(soon docker info --format '{{.DockerRootDir}}'); [ -d "$root" ] || root=/
 soon df -Pk "$root" | tail -n 1
 @MORE@
+say failed; printf '%s\n' "$failed"
 say end
 }
 main "$@" </dev/null 2>/dev/null
@@ -84,6 +87,7 @@ class Remains(NamedTuple):
     machine_id: str = ""
     installed: bool = False
     docker: str = ""
+    failed: bool = False
     containers: tuple[Container, ...] = ()
     volumes: tuple[str, ...] = ()
     networks: tuple[str, ...] = ()
@@ -97,8 +101,8 @@ class Remains(NamedTuple):
 
     @property
     def silent(self) -> bool:
-        """Whether there may be more than we see: Docker is there, and does not answer."""
-        return self.installed and not self.docker
+        """Whether there may be more than we see: Docker is there, and does not answer, or not all."""
+        return self.installed and (not self.docker or self.failed)
 
     @property
     def anything(self) -> bool:
@@ -142,6 +146,7 @@ def read(mark: str, uid: str, answer: str) -> Remains:
         machine_id="".join(parts["machine"]),
         installed=bool(parts["command"]),
         docker=next(iter(parts["docker"]), ""),
+        failed=any(line.strip() for line in parts["failed"]),
         containers=containers,
         volumes=tuple(str(row.get("Name")) for row in _rows(parts["volumes"])),
         networks=tuple(str(row.get("Name")) for row in _rows(parts["networks"])),

@@ -23,6 +23,10 @@ T = TypeVar("T")
 _PLACE = "/state"
 _REST = 1 << 20  # bytes after a tar's end that are waited for: tar fills its last record
 _TAR = ("tar", "--null", "--hard-dereference", "--no-recursion", "--ignore-failed-read")
+_TRIES = 3
+_END = b"whole\0"
+# find fails for what went away meanwhile, and lists the rest.
+_LISTING = 'if [ -d runs ]; then cd runs || exit 3; find "$@"; fi; printf "whole\\0"'
 _LEDGER = ("ledger.db", "ledger.db-wal")
 
 
@@ -38,14 +42,17 @@ class Volume:
     deployment: str  # uid
 
     def listing(self, sweeps: Collection[str] | None = None) -> list[Item]:
-        """What lies below `runs/`, or of these sweeps; nothing of those that are not there."""
+        """What lies below `runs/`, or of these sweeps; nothing of those that are not there. SweepError where
+        the list is not whole: what is not on it would be taken for gone."""
         folders = ["."] if sweeps is None else [f"./{name}" for name in sorted(sweeps)]
-        script = 'cd runs 2>/dev/null || exit 0; exec find "$@"'
-        found = io.BytesIO()
-        done = self.shell.stream(self.reader("sh", "-c", script, "find", *folders, *FIND), None, found)
-        if done.code not in (0, 1):  # 1: some were not there, or went away meanwhile
-            raise self._failed("its files can't be listed", done)
-        return read_listing(found.getvalue())
+        command = self.reader("sh", "-c", _LISTING, "sh", *folders, *FIND)
+        for _ in range(_TRIES):
+            found = io.BytesIO()
+            done = self.shell.stream(command, None, found)
+            # Seldom, docker ends well and hands on nothing of what the container printed.
+            if done.code == 0 and found.getvalue().endswith(_END):
+                return read_listing(found.getvalue().removesuffix(_END))
+        raise self._failed("its files can't be listed", done)
 
     def fetch(
         self, wanted: Mapping[str, Path], root: Path, took: Callable[[int], object] = lambda count: None
@@ -146,18 +153,30 @@ def receive(
     from concurrent.futures import ThreadPoolExecutor
 
     reading, writing = os.pipe()
-    done: Result | None = None
+    enough = False
+
+    def give(data: bytes) -> None:
+        nonlocal enough
+        try:
+            write_all(writing, data)
+        except BrokenPipeError:
+            enough = True  # `take` reads no more, and tells why
+            raise
+
     # A thread of its own, so that neither end of the pipe waits for the other for ever.
     with ThreadPoolExecutor(1) as beside:
         taken = beside.submit(_take, take, reading)
         try:
-            done = shell.stream(command, stdin, lambda data: write_all(writing, data))
-        except BrokenPipeError:
-            pass  # `take` has had enough, and tells why
+            done = shell.stream(command, stdin, give)
+        except Exception:
+            if not enough:
+                raise
+            done = None
         finally:
             os.close(writing)
     found = taken.result()
-    assert done is not None  # else `take` has raised
+    if done is None:
+        raise SweepError("a host sent more than a tar; what came is there, and the rest is not wanted")
     return done, found
 
 

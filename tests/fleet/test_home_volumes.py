@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 import subprocess
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,6 +20,7 @@ from sweepfw.errors import SweepError
 from sweepfw.fleet.volumes import Volume
 from sweepfw.ledger.store import SqliteLedger
 from sweepfw.shell.local import LocalShell
+from sweepfw.shell.shell import Result
 
 TEXT = b"print('hello')\n"
 DIGEST = hashlib.sha256(TEXT).hexdigest()
@@ -107,6 +111,21 @@ def test_a_file_that_is_gone_is_missing_in_the_answer(volume: Volume, tmp_path: 
     gone, there = "digits-1/trials/7/1/files/x", "digits-1/sweep.yml"
     received = volume.fetch({path: tmp_path / path for path in (gone, there)}, tmp_path)
     assert received.paths == {there}
+
+
+def test_half_a_list_is_none(volume: Volume) -> None:
+    class Deaf(LocalShell):
+        """Loses the end of what it hears."""
+
+        def stream(self, *arguments: Any, **options: Any) -> Result:
+            command, stdin, sink = arguments
+            whole = io.BytesIO()
+            done = super().stream(command, stdin, whole, **options)
+            sink.write(whole.getvalue()[:-1])
+            return done
+
+    with pytest.raises(SweepError, match="gpu1: its files can't be listed"):
+        replace(volume, shell=Deaf()).listing()
 
 
 def test_the_ledger_comes_whole_with_what_is_not_in_its_main_file(volume: Volume, tmp_path: Path) -> None:

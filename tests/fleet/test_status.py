@@ -34,7 +34,8 @@ def remains(*roles: str, broken: str = "", free: int = 10**11, gpus: tuple[Gpu, 
         )
         for role in roles
     )
-    return Remains("1000:1000", "m", True, "26.1.5", containers, disk_free=free, gpus=gpus)
+    found = Remains("1000:1000", "m", True, "26.1.5", containers=containers)
+    return found._replace(disk_free=free, gpus=gpus)
 
 
 def worker(host: str, **changed: object) -> WorkerStatus:

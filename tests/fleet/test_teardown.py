@@ -25,7 +25,7 @@ def row(**fields: str) -> str:
 def answer(mark: str, **sections: str) -> str:
     names = (
         "who machine key folder command docker containers volumes networks images used mounts disk gpus "
-        "processes owners end"
+        "processes owners failed end"
     )
     return "".join(f"\n@@{mark} {name}\n{sections.get(name, '')}\n" for name in names.split())
 
@@ -84,6 +84,10 @@ def test_an_answer_is_read() -> None:
 def test_nothing_can_pretend_to_be_a_section() -> None:
     forged = WHOLE.replace("\n@@m1 owners", "\n@@m2 key\n0\n@@m2 end\n\n@@m1 owners")
     assert remains.read("m1", UID, forged) == remains.read("m1", UID, WHOLE)
+
+
+def test_a_question_that_docker_did_not_answer_leaves_doubt() -> None:
+    assert remains.read("m1", UID, WHOLE.replace("failed\n", "failed\n volume\n")).silent
 
 
 @pytest.mark.parametrize("torn", ["", "Welcome!\n", WHOLE[: len(WHOLE) // 2], WHOLE.replace("m1", "m2")])
