@@ -69,8 +69,9 @@ for word; do
     head -c "$size" >"$kept/$name"
     secrets="$secrets --secret id=$name,src=$kept/$name"
 done
+# Buildx would keep notes in the user's home, also of builders that don't serve here.
 # shellcheck disable=SC2086
-DOCKER_BUILDKIT=1 "$docker" build --pull=false --progress=plain --build-arg "BASE=$base" \
+BUILDX_CONFIG="$kept/buildx" DOCKER_BUILDKIT=1 "$docker" build --pull=false --progress=plain --build-arg "BASE=$base" \
     --label "$label" --tag "$image" $secrets -
 """
 
