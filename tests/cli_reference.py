@@ -19,7 +19,8 @@ HEAD = """# The command line
 What `--help` says, in one place. `scripts/docs` writes this page and a test holds it against the commands.
 
 Exit codes: 0 all succeeded (or it goes on in the background), 1 some trials failed, 2 bad input and nothing
-changed, 3 stopped or paused, 75 someone else holds what is needed, 130 interrupted.
+changed, 3 stopped or paused, 4 a deployment does not answer, 75 someone else holds what is needed, 130
+interrupted.
 """
 
 
@@ -42,10 +43,16 @@ def commands(text: str) -> list[str]:
 
 def reference() -> str:
     """The whole page."""
-    top = help_of()
-    names = commands(top)
+    helps = {"": help_of(), **every_help()}
+    parts = [f"## {f'sweepfw {name}'.strip()}\n\n```text\n{text}\n```\n" for name, text in helps.items()]
+    return "\n".join([HEAD, *parts])
+
+
+def every_help() -> dict[str, str]:
+    """Every command with its help, those of groups too: `infra up`."""
+    names = commands(help_of())
+    names[names.index("infra") + 1 : names.index("infra") + 1] = [
+        f"infra {verb}" for verb in commands(help_of("infra"))
+    ]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        texts = list(pool.map(help_of, names))
-    parts = [HEAD, f"## sweepfw\n\n```text\n{top}\n```\n"]
-    parts += [f"## sweepfw {name}\n\n```text\n{text}\n```\n" for name, text in zip(names, texts, strict=True)]
-    return "\n".join(parts)
+        return dict(zip(names, pool.map(lambda name: help_of(*name.split()), names), strict=True))

@@ -8,14 +8,14 @@ import tomllib
 from pathlib import Path
 
 import pytest
-from cli_reference import ROOT, commands, help_of, reference
+from cli_reference import ROOT, every_help, reference
 from write_docs import CONSOLE, output
 
 import sweepfw as package
 
 PAGES = sorted([ROOT / "README.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").rglob("*.md")])
 # A line that a reader may type: in a block of code, `sweepfw VERB ...`, maybe after a prompt.
-TYPED = re.compile(r"^\s*(?:\$ )?sweepfw ([a-z-]+)([^#\n]*)", re.MULTILINE)
+TYPED = re.compile(r"^\s*(?:\$ )?sweepfw ((?:infra )?[a-z-]+)([^#\n]*)", re.MULTILINE)
 BLOCK = re.compile(r"^```(?:console|sh|bash)?\n(.*?)^```$|((?:^ {4}.*\n)+)", re.MULTILINE | re.DOTALL)
 
 
@@ -35,7 +35,7 @@ def test_every_command_is_in_the_reference_as_it_prints_its_help() -> None:
 @pytest.fixture(scope="module")
 def verbs() -> dict[str, str]:
     """Every command, with its help."""
-    return {name: help_of(name) for name in commands(help_of())}
+    return every_help()
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))

@@ -96,10 +96,11 @@ def cli() -> None:
     """Run every combination of a grid of parameters, and lose none.
 
     \b
-    sweepfw new mine     a project: a command and the parameters to try
-    sweepfw plan mine    what would run
-    sweepfw run mine     run it on this machine
-    sweepfw best mine-1  the best trials
+    sweepfw new mine               a project: a command and the parameters to try
+    sweepfw plan mine              what would run
+    sweepfw run mine               run it on this machine
+    sweepfw best mine-1            the best trials
+    sweepfw infra up -a gpu1,gpu2  from now on, `run` runs on these hosts
     """
 
 
