@@ -38,8 +38,9 @@ def output(command: str, workspace: Path) -> str:
         env={
             **os.environ,
             "COLUMNS": "100",
-            "PIP_QUIET": "2",
-        },  # where packages come from is the machine's own
+            "PIP_QUIET": "2",  # where packages come from is the machine's own
+            "XDG_STATE_HOME": str(workspace / ".state"),  # and so are the user's deployments
+        },
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
