@@ -10,16 +10,21 @@ import hashlib
 import io
 import json
 import os
+import random
+import signal
 import subprocess
 import sys
 import tarfile
+import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from lab import Lab
 from lab_host import Host as LabHost
+from lab_site import Site
 
 from sweepfw import snapshot
 from sweepfw.config.deployments import DeploymentState
@@ -304,3 +309,121 @@ def test_a_name_that_another_sweep_has_here(handmade: Handmade, tmp_path: Path) 
     assert (handmade.workspace / "runs/digits-1-hand/trials/2/1/files/model.bin").read_bytes() == MODEL
     assert handmade.sweepfw("logs", "digits-1-hand/1").stdout == "hello from 1\n"
     assert not (handmade.workspace / "runs/digits-1").exists()
+
+
+def test_killed_at_any_moment_the_next_finishes(handmade: Handmade, tmp_path: Path) -> None:
+    fill(handmade, tmp_path)
+    words = [sys.executable, "-m", "sweepfw", "infra", "down", "--yes", "--outputs", "all"]
+    moments = sorted(random.uniform(0.2, 8) for _ in range(4))
+    print("killed after", moments)
+    for moment in moments:
+        process = subprocess.Popen(
+            words,
+            cwd=handmade.workspace,
+            env=handmade.environment,
+            stdin=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(moment)
+        process.kill()
+        process.wait()
+    if handmade.state.folder.exists():
+        done = handmade.sweepfw("infra", "down", "--yes", "--outputs", "all")
+        assert done.returncode == 0, done.stderr
+    assert [handmade.left(host) for host in handmade.lab.hosts] == [[], []]
+    assert not handmade.state.folder.exists()
+    assert (handmade.workspace / "runs/digits-1/trials/2/1/files/model.bin").read_bytes() == MODEL
+    assert (handmade.workspace / "runs/digits-1/trials/3/checkpoint/epoch.txt").read_text() == "17"
+    assert len(json.loads(handmade.sweepfw("show", "digits-1", "--json").stdout)["trials"]) == 4
+
+
+BIG = """\
+echo "score: $1"
+head -c 12000000 /dev/zero | tr '\\0' "$1" >"$SWEEPFW_OUTPUT/big.bin"
+ln -s big.bin "$SWEEPFW_OUTPUT/latest"
+echo "$1" >"$SWEEPFW_CHECKPOINT/state"
+sleep "$2"
+"""
+
+
+def project(site: Site) -> None:
+    folder = site.workspace / "projects/big"
+    folder.mkdir(parents=True)
+    (folder / "project.yml").write_text(
+        "command: [sh, big.sh, '{n}', '{sleep}']\n"
+        "metrics: [score]\nobjective: {metric: score, goal: maximize}\n"
+    )
+    (folder / "parameters.yml").write_text("n: [1, 2, 3, 4]\nsleep: [0]\n")
+    (folder / "big.sh").write_text(BIG)
+
+
+def test_the_life_of_a_deployment(lab: Lab, tmp_path: Path) -> None:
+    """Looked at, with its files pulled, seen in Flower, and taken down while trials run."""
+    site = Site(lab, tmp_path)
+    site.configure()
+    project(site)
+    site.sweepfw("infra", "up", "--yes")
+    runs = site.workspace / "runs"
+    try:
+        site.sweepfw("run", "big", "--quiet")
+        told = json.loads(site.sweepfw("infra", "status", "--json", code=None))
+        assert [host["worker"]["alive"] for host in told["hosts"]] == [True, True]
+        assert told["head"]["broker"] is True
+
+        assert "2 files came, 12.0 MB" in site.sweepfw("pull", "big-1", "--best", "1")
+        assert (runs / "big-1/trials/4/1/files/latest").read_bytes() == b"4" * 12_000_000
+        assert "nothing new" in site.sweepfw("pull", "big-1/4")
+        assert "no trial big-1/9" in site.sweepfw("pull", "big-1/9", code=2)
+        assert "serves at" in site.sweepfw("infra", "logs", "head", "head")
+        assert "there are rabbitmq, head" in site.sweepfw("infra", "logs", "host1", "x", code=2)
+        seen_in_flower(site)
+
+        site.sweepfw("run", "big", "--set", "sleep=300", "--detach")
+        wait(lambda: '"running": 4' in site.sweepfw("infra", "status", "--json", code=None))
+        assert "4 trials running" in site.sweepfw("infra", "down", code=2)
+        assert "--outputs all|best:N|none" in site.sweepfw("infra", "down", "--yes", code=2)
+    finally:
+        printed = site.sweepfw("infra", "down", "--yes", "--outputs", "best:2", code=None)
+    assert "t is down" in printed
+    assert "came home: big-1, big-2" in printed
+    assert {path.parts[-4] for path in runs.rglob("big-1/**/big.bin")} == {"3", "4"}
+    assert (runs / "big-2/trials/1/checkpoint/state").read_text() == "1\n"
+    assert [each["state"] for each in json.loads(site.sweepfw("ls", "--json"))] == ["done", "queued"]
+    assert site.sweepfw("logs", "big-2/1").strip() == "score: 1"
+    for host in lab.hosts:
+        kinds = ("ps -aq", "volume ls -q", "network ls -q --filter type=custom", "image ls -q sweepfw")
+        assert host.run(["sh", "-c", "; ".join(f"docker {kind}" for kind in kinds)]).stdout == ""
+        assert "sweepfw" not in host.read("/home/lab/.ssh/authorized_keys")
+        assert host.run(["ls", "-A", "/home/lab"]).stdout.split() == [".ssh"]
+
+
+def seen_in_flower(site: Site) -> None:
+    """The address that --url prints leads to Flower, with a password; it ends with Ctrl-C."""
+    from base64 import b64encode
+    from urllib.error import HTTPError
+    from urllib.request import Request, urlopen
+
+    process = site.start("flower", "--url")
+    try:
+        assert process.stdout
+        url = process.stdout.readline().strip()
+        who, _, where = url.removeprefix("http://").partition("@")
+        with pytest.raises(HTTPError, match="401"):
+            urlopen(f"http://{where}/api/tasks", timeout=20)
+        header = {"Authorization": f"Basic {b64encode(who.encode()).decode()}"}
+        with urlopen(Request(f"http://{where}/api/tasks", headers=header), timeout=20) as answer:
+            tasks = json.loads(answer.read())
+        assert {task["name"] for task in tasks.values()} == {"big-1"}
+        assert sorted(task["args"] for task in tasks.values()) == [f"big-1/{n}" for n in (1, 2, 3, 4)]
+        process.send_signal(signal.SIGINT)
+        assert process.wait(20) == 0
+    finally:
+        process.kill()
+
+
+def wait(predicate: Callable[[], object], seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not predicate():
+        assert time.monotonic() < deadline
+        time.sleep(0.5)
