@@ -149,7 +149,9 @@ def test_a_new_head_knows_the_workers_and_their_orders(head: Place, tmp_path: Pa
     new = Place(tmp_path / "head")
     try:
         assert [each.alive for each in new.desk.status().workers] == [False]
+        begun = time.monotonic()
         orders = new.desk.orders(A, seen, 30)
+        assert time.monotonic() - begun < 10  # at once: what an earlier head told is not the newest
         assert orders.stop == {grant.token: "stop"}
         [worker] = new.desk.status().workers
         assert (worker.alive, worker.advert) == (True, ADVERT)

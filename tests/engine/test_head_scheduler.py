@@ -210,7 +210,10 @@ def test_what_one_worker_does_not_claim_another_gets(lab: HeadLab, wait_until: W
     wait_until(lambda: lab.state(sweep) == "done", 60)
 
 
-def test_a_queue_that_is_not_there_breaks_nothing(lab: HeadLab, wait_until: WaitUntil) -> None:
+def test_a_queue_that_is_not_there_breaks_nothing(
+    lab: HeadLab, wait_until: WaitUntil, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(board, "FIRST_PAUSE", 3600)  # what did not arrive needs no pause
     late = lab.hand("a", 2)
     late.announce()
     sweep = lab.submit(4)
@@ -372,13 +375,19 @@ def test_a_free_slot_is_filled_at_once(lab: HeadLab, wait_until: WaitUntil) -> N
 
 
 @pytest.mark.parametrize("wiped", [False, True])
-def test_a_broker_that_was_restarted_costs_no_trial(lab: HeadLab, wait_until: WaitUntil, wiped: bool) -> None:
+def test_a_broker_that_was_restarted_costs_no_trial(
+    lab: HeadLab, wait_until: WaitUntil, monkeypatch: pytest.MonkeyPatch, wiped: bool
+) -> None:
+    monkeypatch.setattr(board, "FIRST_PAUSE", 3600)  # so that nothing but the broker's return sends it again
     hand = lab.hand("a", 2)
     hand.act = lambda grant: (time.sleep(0.05), Outcome("succeeded"))[1]
     hand.start()
     sweep = lab.submit(60)
     wait_until(lambda: lab.counts(sweep).get("succeeded", 0) > 5)
+    hand.deaf = True
+    wait_until(lambda: not lab.counts(sweep).get("running") and lab.scheduler.board.under_way() == 2)
     lab.rabbit.restart(wiped=wiped)
+    hand.deaf = False
     wait_until(lambda: lab.state(sweep) == "done", 60)
     assert set(lab.runs.values()) == {1}
     assert any("lost" in line for line in lab.lines)
