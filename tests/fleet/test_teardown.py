@@ -51,6 +51,7 @@ WHOLE = answer(
     images=row(Repository="sweepfw", Tag="1f")
     + "\n"
     + row(Repository="sweepfw", Tag="2a")
+    + "\n"
     + row(Repository="sweepfw", Tag="<none>"),
     used=f"{UID} sweepfw:1f\nother sweepfw:2a\n postgres:16",
     mounts="/sweepfw-lab-012345-worker sweepfw-lab-012345-worker /var/lib/sweepfw",
