@@ -17,12 +17,10 @@ from lab_docker import LabError, docker
 LAB = "SWEEPFW_LAB" in os.environ  # scripts/test --lab says so
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if "_lab_runs" in getattr(item, "fixturenames", ()):
             item.add_marker("hosts")
-            item.add_marker(pytest.mark.xdist_group(item.path.stem))  # a lab serves a whole file
 
 
 def why_not() -> str:
