@@ -114,11 +114,11 @@ class Facts:
 
 class Reach(NamedTuple):
     """What the head's host sees at an address: whether sshd answers, its keys ("ssh-ed25519 AAAA..."), and
-    the IP address where the name stands in that host's /etc/hosts, which no container reads."""
+    the IP address that a name has there: containers may not know it."""
 
     answers: bool
     keys: tuple[str, ...] = ()
-    file: str = ""
+    ip: str = ""
 
 
 def read(printed: str, mark: str, sent: float, received: float) -> Facts:
@@ -174,10 +174,10 @@ def read_reach(printed: str, places: Iterable[tuple[str, int]]) -> dict[tuple[st
     found = {place: Reach(False) for place in places}
     for line in printed.splitlines():
         kind, _, rest = line.partition(" ")
-        if kind == "file":
+        if kind == "name":
             address, _, ip = rest.partition(" ")
             for place in [each for each in found if each[0] == address != ip]:
-                found[place] = found[place]._replace(file=ip)
+                found[place] = found[place]._replace(ip=ip)
             continue
         port, _, said = rest.partition(" ")
         place = (_scanned(said) if kind == "scan" else said.partition(" ")[0], int(port or 0))

@@ -69,7 +69,7 @@ main() {
 PATH=$PATH:/usr/local/bin:/usr/bin:/bin
 for place in "$@"; do
     host=${place% *} port=${place##* }
-    printf 'file %s %s\n' "$host" "$(getent -s files ahosts "$host" 2>/dev/null | cut -d' ' -f1 | head -n 1)"
+    printf 'name %s %s\n' "$host" "$(getent ahosts "$host" 2>/dev/null | cut -d' ' -f1 | sort | head -n 1)"
 done
 if command -v ssh-keyscan >/dev/null; then
     for port in $(for place in "$@"; do echo "${place##* }"; done | sort -u); do

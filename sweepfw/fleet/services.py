@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import hmac
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from sweepfw.core import broker
 from sweepfw.core.deployment import (
@@ -38,8 +38,7 @@ class World:
 
     `facts` of the hosts that answered; `ends` of all worker hosts that are known, whether they answer now or
     not; `ours` the image that we build; `pip_conf` and `ca_bundle` what environments on workers are built
-    with; `start` RabbitMQ's script; `names` what the head's host knows by its /etc/hosts, which no container
-    reads.
+    with; `start` RabbitMQ's script.
     """
 
     uid: str
@@ -51,7 +50,6 @@ class World:
     start: bytes
     pip_conf: bytes | None = None
     ca_bundle: bytes | None = None
-    names: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +107,7 @@ def password(credentials: Credentials, host: str) -> str:
 
 def far(deployment: Deployment) -> list[str]:
     """The worker hosts that the head reaches over SSH."""
-    return [name for name in deployment.workers if name != deployment.head]
+    return sorted(name for name in deployment.workers if name != deployment.head)
 
 
 class _Making:
@@ -128,7 +126,7 @@ class _Making:
             broker.HEAD: self.credentials.broker_head.reveal(),
             broker.FLOWER: self.credentials.broker_flower.reveal(),
         }
-        workers = self.deployment.workers
+        workers = tuple(sorted(self.deployment.workers))
         passwords |= {broker.worker_user(name): password(self.credentials, name) for name in workers}
         told = broker.definitions(self.world.uid, passwords, workers)
         files = (
@@ -147,9 +145,9 @@ class _Making:
             f"{SETTINGS}/certificate.pem",
             f"{SETTINGS}/key.pem",
             self.credentials.people.reveal(),
-            {name: self.credentials.workers[name].token.reveal() for name in self.deployment.workers},
-            self.deployment.lease,
-            self.deployment.renew,
+            {name: self.credentials.workers[name].token.reveal() for name in sorted(self.deployment.workers)},
+            float(self.deployment.lease),  # 20 and 20.0 are not the same text
+            float(self.deployment.renew),
         )
         key = self.credentials.certificate_key.reveal()
         files = (self._settings(settings), self._certificate(), self._file("key.pem", key.encode()))
@@ -179,9 +177,7 @@ class _Making:
             self._key("outer", self.credentials.outer.private.reveal()),
             self._key("inner", self.credentials.inner.private.reveal()),
         )
-        known = [(end.address, self.world.names.get(end.address)) for end in ends.values()]
-        hosts = [word for name, ip in known if ip for word in ("--add-host", f"{name}:{ip}")]
-        return self._ours("tunnel", tuple(hosts), files)
+        return self._ours("tunnel", (), files)
 
     def worker(self) -> Wanted:
         here = self.host.name == self.deployment.head
@@ -201,7 +197,7 @@ class _Making:
             self.host.gpus,
             self.host.labels,
             tuple(spec.split(":")[1] for spec in self.host.mounts),
-            renew=self.deployment.renew,
+            renew=float(self.deployment.renew),
         )
         files = [self._settings(settings), self._certificate()]
         if not here:

@@ -26,21 +26,27 @@ _STRICT = (
     *("-o", "ClearAllForwardings=no", "-o", "LogLevel=ERROR"),
 )
 
+# Names may be known to the head's host (from /etc/hosts, a VPN, mDNS) and not to its containers.
+_CALL = 'at=$1 ip=$2; shift 2; getent ahosts "$at" >/dev/null 2>&1 || at=$ip; exec "$@" -- "$at"'
+
 
 class End(NamedTuple):
-    """A worker host as its head's host reaches it. `keys`: its host keys, `ssh-ed25519 AAAA...`."""
+    """A worker host as its head's host reaches it. `keys`: its host keys, `ssh-ed25519 AAAA...`. `ip`: what
+    the address, if it is a name, is known by on the head's host."""
 
     address: str
     port: int
     user: str
     keys: tuple[str, ...]
+    ip: str = ""
 
 
 def arguments(host: str, end: End) -> tuple[str, ...]:
     """What the tunnel's ssh to this worker host is called with."""
     outer = ["ssh", *_STRICT, "-i", OUTER_KEY, "-o", "ConnectTimeout=10", "-o", f"HostKeyAlias={host}"]
     outer += ["-o", "ServerAliveInterval=5", "-o", "ServerAliveCountMax=2"]
-    outer += ["-p", str(end.port), "-l", end.user, "--", end.address]
+    outer += ["-p", str(end.port), "-l", end.user]
+    outer = ["sh", "-c", _CALL, "sh", end.address, end.ip, *outer] if end.ip else [*outer, "--", end.address]
     forwards = (
         *("-R", f"127.0.0.1:{BROKER_PORT}:rabbitmq:{BROKER_PORT}"),
         *("-R", f"127.0.0.1:{SERVICE_PORT}:head:{SERVICE_PORT}"),

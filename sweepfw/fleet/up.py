@@ -128,7 +128,6 @@ def decide(decision: Decision, state: DeploymentState, making: Making, owner: st
 def _world(
     decision: Decision, state: DeploymentState, making: Making, credentials: Credentials, owner: str
 ) -> World:
-    names = {decision.ways[host].address: reach.file for host, reach in decision.seen.reach.items()}
     return World(
         state.uid,
         owner,
@@ -139,7 +138,6 @@ def _world(
         (images.FILES / "rabbitmq" / "start").read_bytes(),
         making.secrets.get("pip"),
         making.secrets.get("ca"),
-        {address: ip for address, ip in names.items() if ip},
     )
 
 
@@ -150,7 +148,9 @@ def _ends(decision: Decision, state: DeploymentState) -> dict[str, End]:
         facts, record = decision.seen.facts.get(name), state.records.get(name)
         keys = facts.host_keys if facts else record.host_keys if record else ()
         if keys:
-            ends[name] = End(found.address, found.port, found.user, tuple(keys))
+            reach = decision.seen.reach.get(name)
+            ip = reach.ip if reach else ""
+            ends[name] = End(found.address, found.port, found.user, tuple(keys), ip)
     return ends
 
 

@@ -74,9 +74,9 @@ def test_the_real_script_in_a_posix_shell(tmp_path: Path) -> None:
 
 def test_reach() -> None:
     text = """\
-file host2 10.0.0.2
-file host3 
-file 10.0.0.4 10.0.0.4
+name host2 10.0.0.2
+name host3 
+name 10.0.0.4 10.0.0.4
 scan 22 # host2:22 SSH-2.0-OpenSSH_9.2p1 Debian-2
 scan 22 host2 ssh-ed25519 AAAA2
 scan 22 # host2:22 SSH-2.0-OpenSSH_9.2p1 Debian-2

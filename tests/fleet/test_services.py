@@ -21,6 +21,7 @@ from sweepfw.core.gpus import Gpu
 from sweepfw.fleet.containers import Wanted
 from sweepfw.fleet.credentials import Credentials
 from sweepfw.fleet.services import password, wishes
+from sweepfw.fleet.tunnel_lines import End
 
 A100 = tuple(Gpu(n, f"GPU-0000000{n}", "NVIDIA A100", 40 << 30, 0) for n in range(2))
 
@@ -121,7 +122,7 @@ def test_only_what_a_change_concerns_is_made_anew() -> None:
         after = containers(deployment, **more)
         return {name for name, each in after.items() if before.get(name) != each.config}
 
-    assert changed() == set()
+    assert changed() == changed(replace(TWO, workers=("host2", "host1"), lease=300, renew=20)) == set()
     assert changed(replace(TWO, hosts=(HOST1, replace(HOST2, slots=3)))) == {"host2/worker"}
     assert changed(replace(TWO, hosts=(HOST1, replace(HOST2, mounts=("/data:/data:ro",))))) == {
         "host2/worker"
@@ -253,6 +254,20 @@ def test_a_host_that_does_not_answer_keeps_its_line_and_its_accounts() -> None:
     }
 
 
-def test_names_that_only_the_heads_host_knows() -> None:
-    made = containers(names={"10.0.0.2": "192.168.7.2"})
-    assert values(made["host1/tunnel"].options, "--add-host") == ["10.0.0.2:192.168.7.2"]
+def test_names_that_only_the_heads_host_knows(tmp_path: Path) -> None:
+    """The container takes the name where it knows it, else the address that the head's host has for it."""
+    (tmp_path / "ssh").write_text('#!/bin/sh\necho "$@"\n')
+    (tmp_path / "ssh").chmod(0o755)
+
+    def called(address: str, ip: str) -> str:
+        made = containers(ends={"host2": End(address, 2222, "lab", ("ssh-ed25519 K",), ip)})
+        arguments = settings(made["host1/tunnel"])["lines"]["host2"]
+        command = _options(["ssh", "-G", *arguments])["proxycommand"]
+        environment = {"PATH": f"{tmp_path}:/usr/bin:/bin"}
+        return subprocess.run(
+            ["sh", "-c", f"exec {command}"], env=environment, capture_output=True, text=True
+        ).stdout
+
+    assert called("localhost", "192.168.7.2").endswith(" -p 2222 -l lab -- localhost\n")
+    assert called("gpu2.invalid", "192.168.7.2").endswith(" -p 2222 -l lab -- 192.168.7.2\n")
+    assert called("10.0.0.2", "").endswith(" -p 2222 -l lab -- 10.0.0.2\n")
