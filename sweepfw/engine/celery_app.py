@@ -50,10 +50,11 @@ SETTINGS: dict[str, Any] = {
     "event_queue_durable": True,
 }
 
-# What Flower asks for its pages. All else of the remote control would let whoever reaches the broker stop
-# workers, or make them read other queues.
+# What Flower asks for its pages, and to hear of trials. All else of the remote control would let whoever
+# reaches the broker stop workers, or make them read other queues.
 ASKED = frozenset(
     {"ping", "stats", "registered", "active", "reserved", "scheduled", "revoked", "active_queues"}
+    | {"enable_events", "heartbeat"}
 )
 
 
@@ -128,12 +129,13 @@ def _reading(connected: threading.Event) -> type:
 
 
 def _restrict(app: Celery) -> None:
-    """Leave the one task, and of the remote control the questions."""
+    """Leave the one task, and of the remote control the questions; how the worker is set up is nobody's."""
     app.finalize()
     for name in [name for name in app.tasks if name != TASK]:
         del app.tasks[name]
     for command in [command for command in Panel.data if command not in ASKED]:
         del Panel.data[command]
+    Panel.data["conf"] = lambda state, **_: {}  # a question that had no answer would fill the log
 
 
 class _Harmless(logging.Filter):

@@ -15,6 +15,7 @@ from sweepfw.core.deployment import FLOWER_PORT, STATE, FlowerSettings
 
 TASKS = 10_000  # kept in memory: some 140 MB
 SAVE_EVERY = 60_000  # milliseconds
+COLUMNS = "name,args,kwargs,state,received,runtime,worker"  # sweep, trial, its parameters, ...
 
 
 def arguments(address: str, port: int, db: Path) -> list[str]:
@@ -33,6 +34,7 @@ def arguments(address: str, port: int, db: Path) -> list[str]:
         "--xheaders=False",
         "--enable_events=True",
         "--inspect_timeout=2000",
+        f"--tasks_columns={COLUMNS}",
         "--logging=warning",
     ]
 

@@ -28,7 +28,11 @@ def test_workers_answer_questions_and_obey_nobody(broker: Broker, head: HeadLab,
     assert asked.active() == {name: []}
     stats = asked.stats()[name]
     assert "password" not in str(stats) and "secret" not in str(stats)
-    assert "error" in asked.conf()[name]
+    assert asked.conf() == {name: {}}
+    for command in ("enable_events", "heartbeat"):  # Flower's, at every look
+        [reply] = control.broadcast(command, reply=True, timeout=3, limit=1)
+        assert "error" not in str(reply)
+    assert "Traceback" not in worker.log.read_text()
     for command in ("shutdown", "pool_restart", "add_consumer", "cancel_consumer", "rate_limit", "memdump"):
         replies = control.broadcast(command, reply=True, timeout=0.3, limit=1)
         assert all("error" in reply[name] for reply in replies), command
