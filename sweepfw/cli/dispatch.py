@@ -68,7 +68,7 @@ def _beside(work: Callable[[], None], say: Callable[[str], object]) -> Iterator[
 
 def go_on(there: Site, sweep: Sweep, how: Running) -> int:
     """Let the head run what is queued, and follow it, unless it does so already."""
-    from sweepfw.cli.goon import nothing_left, work
+    from sweepfw.cli.leftover import nothing_left, work
     from sweepfw.cli.progress import listener
 
     if how.jobs is not None or how.fail_fast:

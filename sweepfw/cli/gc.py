@@ -74,7 +74,7 @@ def _shared(place: Workspace, ledger: Ledger) -> Iterator[Path]:
 
 
 def _rubbish(place: Workspace) -> Iterator[Path]:
-    from sweepfw.cli.rm import TRASH
+    from sweepfw.cli.removal import TRASH
 
     yield from place.runs.glob(f"{TRASH}*")
 

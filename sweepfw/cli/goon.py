@@ -158,6 +158,7 @@ def _go_on_here(
     place: Workspace, ledger: Ledger, sweep: Sweep, how: Running, *, only: str | None = None
 ) -> int:
     from sweepfw.cli.execute import detach, end, execute
+    from sweepfw.cli.leftover import nothing_left, work
     from sweepfw.core.naming import parse_numbers
     from sweepfw.engine.lock import SweepLock
     from sweepfw.engine.session import settle
@@ -191,20 +192,3 @@ def _go_on_here(
         return execute(place, ledger, ledger.sweep(sweep.uid), lock, guardian, how, only=numbers)
     finally:
         end(guardian)
-
-
-def work(sweep: Sweep) -> bool:
-    """Whether there is anything to run."""
-    return bool(sweep.counts.get("queued") or sweep.counts.get("running") or sweep.counts.get("held"))
-
-
-def nothing_left(sweep: Sweep, how: Running) -> int:
-    """Say so, with what could be run again."""
-    if not how.quiet and not how.as_json:
-        hints = {
-            "failed": f"; `sweepfw retry {sweep.name}` runs its {sweep.counts.get('failed')} failed again",
-            "cancelled": f"; `sweepfw resume {sweep.name} --cancelled` runs what was stopped",
-        }
-        told = "".join(hint for state, hint in hints.items() if sweep.counts.get(state))
-        click.echo(f"{sweep.name} has nothing left to run{told}")
-    return 0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -14,12 +13,7 @@ from sweepfw.errors import BusyError
 
 if TYPE_CHECKING:
     from sweepfw.cli.site import Site, Sites
-    from sweepfw.config.workspace import Workspace
     from sweepfw.core.model import Sweep
-    from sweepfw.ledger.interface import Ledger
-
-TRASH = ".removed-"  # what a folder under runs/ is renamed to before its content goes; `gc` finishes it
-PATIENCE = 30.0  # seconds that a stopped run has to end
 
 
 @click.command()
@@ -50,30 +44,3 @@ def _question(site: Site, sweep: Sweep) -> str:
         return f"Delete {sweep.name}: {plural(sweep.total, 'trial')} on {site.name}?"
     _, count = measure(str(site.place.run(sweep.name)))
     return f"Delete {sweep.name}: {plural(sweep.total, 'trial')}, {size(count)}?"
-
-
-def remove(place: Workspace, ledger: Ledger, sweep: Sweep, *, stop: bool) -> None:
-    """Delete a sweep of this machine with all its files. BusyError where it runs and `stop` was not said."""
-    from sweepfw.engine.lock import SweepLock
-    from sweepfw.trial.guard.files import remove as delete
-
-    if stop:
-        ledger.stop(sweep.uid, now=True)
-    lock = SweepLock.acquire(place, sweep.uid, wait=PATIENCE if stop else 1)
-    try:
-        # Renamed first: killed at any moment, this leaves a sweep that can be removed again, or only rubbish.
-        rubbish = _put_aside(place.run(sweep.name))
-        ledger.remove(sweep.uid)
-        ledger.flush()
-        delete(str(rubbish))
-    finally:
-        lock.release()
-
-
-def _put_aside(folder: Path) -> Path:
-    import os
-
-    rubbish = folder.with_name(f"{TRASH}{folder.name}-{os.urandom(4).hex()}")
-    if folder.exists():
-        folder.rename(rubbish)
-    return rubbish

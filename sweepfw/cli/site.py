@@ -125,7 +125,7 @@ class Here:
 
     def forget(self, sweep: Sweep, *, stop: bool) -> None:
         """See Site.forget. BusyError where it runs."""
-        from sweepfw.cli.rm import remove
+        from sweepfw.cli.removal import remove
 
         remove(self.place, self.ledger, sweep, stop=stop)
 
@@ -148,9 +148,9 @@ class Sites:
     """
 
     def __init__(self, on: str | None = None, *, here: bool = False) -> None:
-        from sweepfw.cli.options import workspace
+        from sweepfw.config.workspace import Workspace
 
-        self.place = workspace()
+        self.place = Workspace.find(Path.cwd())
         self._on, self._here = on, here
         self._there: There | None = None
         if on and here:
@@ -160,9 +160,7 @@ class Sites:
         """This machine, if it ever ran something; None with --on."""
         if self._on or not self.place.ledger.exists():
             return None
-        from sweepfw.cli.options import existing
-
-        return Here(self.place, existing(self.place))
+        return self._here_now()
 
     def deployment(self) -> There | None:
         """The deployment that is meant, connected; None where there is none. UnreachableError without an
@@ -194,9 +192,13 @@ class Sites:
                 failure = error
         if failure:
             raise failure
-        from sweepfw.cli.options import existing
+        return Found(here := self._here_now(), here.ledger.sweep(name))
 
-        return Found(here := Here(self.place, existing(self.place)), here.ledger.sweep(name))
+    def _here_now(self) -> Here:
+        """This machine. SweepError where it never ran anything."""
+        from sweepfw.ledger.local import open_ledger
+
+        return Here(self.place, open_ledger(self.place, create=False))
 
     def find_all(self, names: Iterable[str]) -> list[Found]:
         """Each sweep once, in the order of the names."""
