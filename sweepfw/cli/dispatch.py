@@ -41,7 +41,8 @@ def dispatch(there: There, project: Prepared, name: str | None, note: str | None
     place.prepare()
     snapshot = freeze(project.root, place.snapshots, spec.snapshot_limit, listing)
     settle(place.snapshots, snapshot)
-    say(f"running on {there.name}; trials use {described}")
+    built = ", which each host builds once" if environment.kind == "requirements" else ""
+    say(f"running on {there.name}; trials use {described}{built}")
     there.receive(snapshot.id, say)
     sweep = _submit(there, project, spec, snapshot.id, name, note)
     with _beside(lambda: record(place, there.ledger, sweep, described), say):
