@@ -41,7 +41,7 @@ def doctor(what: Asked, as_json: bool) -> int:
         click.echo("\n".join(picture(found, Screen.of(sys.stdout))))
     if any(each.unreachable for each in found.complaints):
         return UNREACHABLE
-    return COMPLAINTS if found.complaints else 0
+    return COMPLAINTS if not all(each.note for each in found.complaints) else 0
 
 
 def _look(deployment: Deployment, what: Asked) -> Decision:
@@ -72,7 +72,8 @@ def picture(found: Decision, screen: Screen) -> Iterator[str]:
         told = f"  {safe(described(facts))}" if facts else ""
         yield f"{_sign(mine, screen)} {screen.paint(safe(host.name), 'bold')}{told}"
         for complaint in mine:
-            yield f"    {_sign([complaint], screen)} {safe(complaint.what)}"
+            sign = "·" if complaint.note else _sign([complaint], screen)
+            yield f"    {sign} {safe(complaint.what)}"
             if complaint.do:
                 yield f"      {safe(complaint.do)}"
 
@@ -80,7 +81,9 @@ def picture(found: Decision, screen: Screen) -> Iterator[str]:
 def _sign(complaints: list[Complaint], screen: Screen) -> str:
     if any(each.fatal for each in complaints):
         return screen.paint("✗", "red")
-    return screen.paint("!", "yellow") if complaints else screen.paint("✓", "green")
+    if not all(each.note for each in complaints):
+        return screen.paint("!", "yellow")
+    return screen.paint("✓", "green")
 
 
 def described(facts: Facts) -> str:
@@ -113,7 +116,7 @@ def to_json(found: Decision) -> dict[str, Any]:
                 "reachable": host.name in found.seen.facts,
                 "facts": _facts_json(found.seen.facts[host.name]) if host.name in found.seen.facts else None,
                 "complaints": [
-                    {"what": each.what, "do": each.do, "fatal": each.fatal}
+                    {"what": each.what, "do": each.do, "fatal": each.fatal, "note": each.note}
                     for each in found.complaints
                     if each.host == host.name
                 ],

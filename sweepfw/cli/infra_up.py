@@ -113,7 +113,7 @@ class Up:
             each for each in found.fatal if each.unreachable and skip_unreachable and each.host != head
         ]
         fatal = [each for each in found.fatal if each not in skipped]
-        if found.complaints:
+        if not all(each.note for each in found.complaints):
             click.echo("\n".join(picture(found, Screen.of(sys.stderr))), err=True)
         if not fatal:
             return 0

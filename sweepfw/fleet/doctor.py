@@ -22,13 +22,15 @@ _DOCKER = 20  # the oldest major version that has all that containers of ours ar
 
 
 class Complaint(NamedTuple):
-    """Something on a host that is not as it should be. `fatal`: nothing can be set up there."""
+    """Something on a host that is not as it should be. `fatal`: nothing can be set up there; `note`: it is
+    worth knowing, and all right."""
 
     host: str
     what: str
     do: str
     fatal: bool = True
     unreachable: bool = False
+    note: bool = False
 
     @property
     def line(self) -> str:
@@ -152,7 +154,7 @@ def _account(host: Host, facts: Facts) -> Iterator[Complaint]:
         )
     if facts.network_home:
         yield Complaint(
-            host.name, f"its home lies on a network ({facts.home_type})", "that is fine", fatal=False
+            host.name, f"its home lies on a network ({facts.home_type})", "", fatal=False, note=True
         )
     if not facts.machine_id:
         yield Complaint(
@@ -201,6 +203,7 @@ def _mounts(host: Host, facts: Facts) -> Iterator[Complaint]:
             "SELinux is enforcing",
             "its labels are off for the worker, so that it can read the mounts",
             fatal=False,
+            note=True,
         )
 
 
@@ -237,7 +240,7 @@ def _neighbours(host: Host, facts: Facts, case: Case) -> Iterator[Complaint]:
         mine = case.known.get(uid)
         what = f"also carries deployment {mine}" if mine else f"also carries a deployment of others ({name})"
         do = f"its trials share the machine; `sweepfw infra down --on {mine}` removes it" if mine else ""
-        yield Complaint(host.name, what, do or "trials of both share the machine", fatal=False)
+        yield Complaint(host.name, what, do or "trials of both share the machine", fatal=False, note=True)
 
 
 def _together(case: Case) -> Iterator[Complaint]:
@@ -260,6 +263,7 @@ def _together(case: Case) -> Iterator[Complaint]:
             f"hosts of several kinds ({', '.join(sorted(arches))})",
             "an image is built for each",
             fatal=False,
+            note=True,
         )
 
 

@@ -92,7 +92,6 @@ def test_little_room_is_enough_for_a_host_that_has_the_image() -> None:
         ({"memory": 500_000_000}, "0.5 GB of memory", True),
         ({"offset": -7.2}, "7 s behind", False),
         ({"offset": 3600.0}, "3600 s ahead", False),
-        ({"home_type": "nfs4"}, "network (nfs4)", False),
         ({"machine_id": ""}, "no /etc/machine-id", True),
         ({"disk_free": 1000}, "disk of /home/lab/.sweepfw is full", True),
         ({"over_quota": True}, "over quota", True),
@@ -106,6 +105,13 @@ def test_little_room_is_enough_for_a_host_that_has_the_image() -> None:
 def test_hosts(changes: dict[str, object], what: str, fatal: bool) -> None:
     complaint = on_second(**changes)
     assert what in complaint.what and complaint.do and complaint.fatal is fatal
+
+
+def test_what_is_worth_knowing_and_all_right() -> None:
+    assert on_second(home_type="nfs4") == Complaint(
+        "host2", "its home lies on a network (nfs4)", "", fatal=False, note=True
+    )
+    assert on_second(arch="aarch64").note
 
 
 def test_gpus_that_the_configuration_names() -> None:
@@ -157,7 +163,7 @@ def test_one_machine_under_two_names() -> None:
 def test_other_deployments() -> None:
     rows = (Container("sweepfw-old-0badca-worker", "running", "Up", "0badca99", "worker", "", ""),)
     stranger = on_second(containers=rows)
-    assert "deployment of others (old-0badca)" in stranger.what and not stranger.fatal
+    assert "deployment of others (old-0badca)" in stranger.what and stranger.note
     mine = one(second=facts(2, containers=rows), known={"0badca99": "old"})
     assert "deployment old" in mine.what and "--on old" in mine.do
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -224,6 +225,29 @@ def test_a_host_whose_key_changed_stops_everything(start_lab: Callable[..., Lab]
     printed = site.sweepfw("infra", "up", code=4)
     assert "KEY HAS CHANGED" in printed.upper() and "nothing was sent" in printed
     assert containers(lab["host1"]) == {}
+
+
+@pytest.mark.parametrize("answer", ["yes", "no"])
+def test_an_unknown_key_is_shown_and_asked_for(lab: Lab, tmp_path: Path, answer: str) -> None:
+    import pexpect
+
+    site, host = Site(lab, tmp_path), lab["host1"]
+    shown = host.run(["ssh-keygen", "-lf", "/etc/ssh/ssh_host_ed25519_key.pub"]).stdout.split()[1]
+    (tmp_path / "bin" / "ssh").unlink()  # whose configuration knows the key
+    doctor = ["-m", "sweepfw", "infra", "doctor", "-a", f"lab@{host.address}", "-i", str(lab.key)]
+    child = pexpect.spawn(
+        sys.executable, doctor, cwd=site.workspace, env=site.environment, encoding="utf-8", timeout=60
+    )
+    child.expect_exact(shown)
+    child.expect("right one")
+    child.sendline(answer)
+    child.expect("Docker 26" if answer == "yes" else "its key is not known")
+    child.expect(pexpect.EOF)
+    child.close()
+    assert child.exitstatus == (0 if answer == "yes" else 4)
+    trusted = site.sweepfw(*doctor[2:], "--trust", f"{host.address}={shown}")
+    assert f"✓ {host.address}" in trusted
+    site.sweepfw(*doctor[2:], "--trust", f"{host.address}=SHA256:{'A' * 43}", code=4)
 
 
 # -- small tools -----------------------------------------------------------------------------------------
