@@ -76,24 +76,30 @@ def make_queue(name: str) -> Queue:
     )
 
 
+class TrialError(Exception):
+    """How a trial ended that didn't succeed. Nothing reads it but Flower, which shows a failed task."""
+
+
 def make_worker(
     app: Celery,
-    run: Callable[[str, int], None],
+    run: Callable[[str, int], str],
     *,
     name: str,
     queue: str,
     slots: int,
     connected: threading.Event,
 ) -> WorkController:
-    """A worker in this process that calls `run(uid, trial)` in a thread of its own for every message.
+    """A worker in this process that calls `run(uid, trial)` in a thread of its own for every message. What it
+    returns is why the task is shown as failed.
 
     `connected` is set while it reads its queue. `start()` works until `end()` is called.
     """
 
     def trial(uid: str, number: int) -> None:
-        run(uid, number)
+        if why := run(uid, number):
+            raise TrialError(why) from None
 
-    app.task(trial, name=TASK)
+    app.task(trial, name=TASK, throws=(TrialError,))  # expected: nothing for the log
     app.conf.task_queues = [make_queue(queue)]
     app.amqp.queues[queue].exchange = Exchange("")  # Celery put its own there, which a worker can't declare
     app.steps["consumer"].add(_reading(connected))

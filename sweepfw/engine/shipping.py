@@ -127,6 +127,7 @@ class Reporting:
     """The ledger as `run_attempt` sees it on a worker: an attempt's end is told after all that it left.
 
     `release` is called when all but the end is told: the slot is free before the head sends the next trial.
+    `told` is that end, once the head knows it.
     """
 
     def __init__(
@@ -143,6 +144,7 @@ class Reporting:
     ) -> None:
         self._head, self._grant, self._folder, self._host = head, grant, folder, host
         self._before, self._release = before, release
+        self.told: Outcome | None = None
         self.log = LogLine(head, grant.token, f"{folder}/output.log", spec.log_limit, begun=begun)
 
     def finish(self, token: str, outcome: Outcome) -> Receipt:
@@ -157,7 +159,9 @@ class Reporting:
         finally:
             self._release()
         told = outcome._replace(ended=outcome.ended or time.time(), details={**outcome.details, **away})
-        return self._head.insist(lambda: self._head.ledger.finish(token, told))
+        receipt = self._head.insist(lambda: self._head.ledger.finish(token, told))
+        self.told = told
+        return receipt
 
     def _try(self, step: Callable[[], T], what: str) -> T | None:
         try:

@@ -57,38 +57,43 @@ class Station:
 
     # -- in the threads of Celery's pool ---------------------------------------------------------------
 
-    def run(self, uid: str, number: int) -> None:
-        """Run the trial if it is to be run, and there is room; else return, and the head sends it again."""
+    def run(self, uid: str, number: int) -> str:
+        """Run the trial if it is to be run, and there is room; else return, and the head sends it again.
+        What became of it, for Flower: nothing where all is well."""
         with self._lock:
             self._inside += 1
         try:
-            self._run(uid, number)
+            return self._run(uid, number)
         except SweepError as error:  # the sweep was removed, or this worker ends
             self._head.say(f"{uid[:6]}/{number}: {error}")
+            return str(error)
         finally:
             with self._lock:
                 self._inside -= 1
                 self._lock.notify_all()
             self._forget_doomed()
 
-    def _run(self, uid: str, number: int) -> None:
+    def _run(self, uid: str, number: int) -> str:
         if self.closed:
-            return
+            return ""
         sweep = self._stores.sweep(uid)
         berth = self._berths.take(sweep.spec.needs)
         if berth is None:
-            return
+            return ""
         try:
-            if self._gpus_free(berth.slot):
-                self._claim(sweep, number, berth)
+            return self._claim(sweep, number, berth) if self._gpus_free(berth.slot) else ""
         finally:
             berth.give()
 
-    def _claim(self, sweep: Sweep, number: int, berth: Berth) -> None:
+    def _claim(self, sweep: Sweep, number: int, berth: Berth) -> str:
         orders, claim = self._orders, os.urandom(8).hex()
         grant = self._head.ledger.claim(sweep.uid, number, self._worker, berth.slot.name, claim)
-        if not isinstance(grant, Denial):
-            self._attempt(grant, sweep, berth, orders)
+        if isinstance(grant, Denial):
+            return ""
+        told = self._attempt(grant, sweep, berth, orders)
+        if told is None or told.state == "succeeded":
+            return ""
+        return f"{told.state}: {told.reason}" if told.reason else told.state
 
     def _gpus_free(self, slot: Slot) -> bool:
         """Whether the slot's GPUs answer and nobody else computes there. Else the head hears of it."""
@@ -100,7 +105,7 @@ class Station:
                 return False
         return True
 
-    def _attempt(self, grant: Grant, sweep: Sweep, berth: Berth, orders: int) -> None:
+    def _attempt(self, grant: Grant, sweep: Sweep, berth: Berth, orders: int) -> Outcome | None:
         trial = f"{self._stores.run(sweep)}/trials/{grant.trial}"
         checkpoint = Checkpoint(self._head, grant, trial, sweep.spec.checkpoint_every)
         reporting = Reporting(
@@ -119,6 +124,7 @@ class Station:
                 checkpoint.drop(self._conduct(running, job, berth.slot))
         finally:
             self._leave(grant.token, berth)
+        return reporting.told
 
     def _enter(self, running: Running, orders: int) -> None:
         grant = running.grant

@@ -87,11 +87,14 @@ def test_it_shows_each_trial_as_one_task_to_who_has_the_password(
     work("a")
     wait_until(flower.answers, 60)
     wait_until(lambda: "@sweepfw" in flower.get("/api/workers?refresh=1")[1], 60)
-    sweep = head.submit("echo $i", 3)
+    sweep = head.submit("test $i -lt 3", 3)
     wait_until(lambda: all_ended(head, [sweep]), 60)
-    wait_until(lambda: sum(task["state"] == "SUCCESS" for task in flower.tasks()) == 3, 30)
+    wait_until(lambda: sum(task["state"] in ("SUCCESS", "FAILURE") for task in flower.tasks()) == 3, 30)
     told = sorted((task["name"], task["args"], task["kwargs"]) for task in flower.tasks())
     assert told == [(sweep.name, f"{sweep.name}/{n}", f"i={n}") for n in (1, 2, 3)]
+    ends = {task["args"].partition("/")[2]: (task["state"], task["exception"]) for task in flower.tasks()}
+    assert ends.pop("3") == ("FAILURE", "TrialError('failed: exit 1')")
+    assert set(ends.values()) == {("SUCCESS", None)}
 
     page = flower.get("/tasks")
     assert page[0] == 200 and "Flower" in page[1]
