@@ -52,9 +52,12 @@ class Board:
 
     def granted(self, grant: Grant, worker: Worker, needs: Needs) -> bool:
         """Whether another worker's place is free with that: the trial had been sent there too."""
+        key = (grant.uid, grant.trial)
         with self._lock:
-            sent = self._sent.pop((grant.uid, grant.trial), None)
-            self._fresh.add((grant.uid, grant.trial))
+            sent = self._sent.pop(key, None)
+            self._fresh.add(key)
+            if grant.attempt > 1:  # the one before may have fallen silent, and is lost with this grant
+                self._running = {token: each for token, each in self._running.items() if each.load[:2] != key}
             load = Load(grant.uid, grant.trial, needs, grant.losses >= TRIES_WHEN_LOST)
             self._running[grant.token] = Running(worker, load, self._clock())
             return sent is not None and sent.worker != worker

@@ -114,9 +114,9 @@ class Scheduler:
     def changed(self, uid: str | None) -> None:
         with self._lock:
             self._touched = True
+            self._closing.add(uid or EVERY)  # an attempt that is lost may have been the last one
             if uid is not None:
                 self._records.pop(uid, None)
-                self._closing.add(uid)
         if uid is not None:
             self.board.forget(uid)
         self.wake()

@@ -324,6 +324,33 @@ def test_a_trial_that_is_lost_again_and_again_gets_a_host_for_itself(
     wait_until(lambda: lab.state(other) == "done")
 
 
+def test_a_sweep_ends_with_a_trial_that_another_host_took_over(lab: HeadLab, wait_until: WaitUntil) -> None:
+    """The host that had it stays silent for ever."""
+    silent = lab.hand("a", 1)
+    silent.act = lambda grant: None
+    silent.start()
+    sweep = lab.submit(1)
+    wait_until(lambda: lab.runs[sweep.uid, 1] == 1)
+    [(_, attempt)] = lab.ledger.running_on(silent.worker)
+    lab.ledger.expire(attempt.token)
+    lab.hand("b", 1).start()
+    wait_until(lambda: lab.counts(sweep) == {"succeeded": 1})
+    wait_until(lambda: lab.state(sweep) == "done", 5)
+
+
+def test_a_sweep_ends_with_a_trial_that_is_lost_for_good(lab: HeadLab, wait_until: WaitUntil) -> None:
+    hand = lab.hand("a", 1)
+    hand.act = lambda grant: None
+    hand.start()
+    sweep = lab.submit(1)
+    for attempt in range(TRIES_WHEN_LOST + 1):
+        wait_until(lambda count=attempt + 1: lab.runs[sweep.uid, 1] == count)
+        hand.worker = Worker("a", os.urandom(4).hex())  # started anew
+        hand.announce()
+    assert lab.counts(sweep) == {"failed": 1}
+    wait_until(lambda: lab.state(sweep) == "done", 5)
+
+
 def test_a_host_where_trials_fail_at_once_gets_one_at_a_time(lab: HeadLab, wait_until: WaitUntil) -> None:
     hand = lab.hand("a", 4)
     hand.act = lambda grant: Outcome("failed", "exit 1")
