@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 import tempfile
-from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,14 +12,14 @@ from typing import TYPE_CHECKING
 import click
 
 from sweepfw.cli import infra_hosts
-from sweepfw.errors import SweepError, UnreachableError
+from sweepfw.cli.infra_asking import Asking
+from sweepfw.errors import SweepError
 
 if TYPE_CHECKING:
     from sweepfw.cli.infra_hosts import Asked
     from sweepfw.config.deployments import DeploymentState
     from sweepfw.core.deployment import Deployment, HeadStatus, Host
     from sweepfw.fleet.apply import StepError
-    from sweepfw.fleet.reach import Reached
     from sweepfw.fleet.up import Decision, Making
     from sweepfw.shell.shell import Shell
 
@@ -51,9 +50,13 @@ def up(what: Asked, skip_unreachable: bool, dry_run: bool, yes: bool) -> int:
             stack.enter_context(state.lock())
         access = Access(state.known_hosts, deployment.identity, trust=trust)
         reaching = infra_hosts.Reaching(access)
+        early = Asking(state) if state.complete and not dry_run else None
+        if early:
+            stack.callback(early.close)
+            early.begin()
         shells = reaching.open(deployment.hosts)
         stack.callback(infra_hosts.close, shells)
-        up = Up(deployment, old, state, what, reaching, shells, fresh, yes)
+        up = Up(deployment, old, state, what, reaching, shells, fresh, yes, early)
         return up.run(stack, skip_unreachable=skip_unreachable, dry_run=dry_run)
 
 
@@ -69,6 +72,7 @@ class Up:
     shells: dict[str, Shell | SweepError]
     fresh: bool
     yes: bool
+    early: Asking | None = None  # a question to a head that is up, while hosts are looked at
 
     def run(self, stack: ExitStack, *, skip_unreachable: bool, dry_run: bool) -> int:
         from sweepfw.cli.infra_board import Board
@@ -178,8 +182,8 @@ class Up:
     def _running(self, hosts: list[str]) -> int | None:
         """How many trials run on these hosts now; None where the head does not say."""
         try:
-            with _connect(self.state) as reached:
-                status = reached.desk.status()
+            with Asking(self.state) as asking:
+                status = asking.status()
         except SweepError:
             return None
         return sum(len(each.running) for each in status.workers if each.worker.host in hosts and each.alive)
@@ -247,48 +251,15 @@ class Up:
     def _wait(self, decision: Decision) -> HeadStatus:
         from sweepfw.fleet.up import wait_for_workers
 
-        told: list[str] = []
-
         def heard(missing: list[str]) -> None:
-            if missing and decision.steps:
-                told[:] = [f"waiting for the worker on {', '.join(missing)}"]
-                click.echo(told[0], err=True)
+            if missing:
+                click.echo(f"waiting for the worker on {', '.join(missing)}", err=True)
 
         wanted = [name for name in self.deployment.workers if name in decision.seen.facts]
-        with _Asking(lambda: _connect(self.state)) as asking:
-            patience = PATIENCE if decision.steps else PATIENCE_IDLE
+        patience = PATIENCE if decision.steps else PATIENCE_IDLE
+        asking = self.early if self.early and not decision.steps else Asking(self.state)
+        with asking:
             return wait_for_workers(asking.status, wanted, patience, heard)
-
-
-class _Asking:
-    """Asks the head; over a new connection where the last one failed."""
-
-    def __init__(self, connect: Callable[[], Reached]) -> None:
-        self._connect = connect
-        self._reached: Reached | None = None
-
-    def __enter__(self) -> _Asking:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._reached is not None:
-            self._reached.close()
-            self._reached = None
-
-    def status(self) -> HeadStatus:
-        if self._reached is None:
-            self._reached = self._connect()
-        try:
-            return self._reached.desk.status()
-        except UnreachableError:
-            self.__exit__()
-            raise
-
-
-def _connect(state: DeploymentState) -> Reached:
-    from sweepfw.fleet.reach import connect
-
-    return connect(state)
 
 
 def _owner() -> str:
