@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import secrets
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from functools import partial
+from typing import TYPE_CHECKING, Generic, NoReturn, TypeVar
 
 from sweepfw.errors import SweepError, UnreachableError
 from sweepfw.fleet import remains
@@ -71,16 +73,37 @@ def look(state: DeploymentState, shell: Shell, host: str, *, gpus: bool = False)
         raise UnreachableError(f"{host}: {error}") from None
 
 
+class Beside(Generic[T]):
+    """A call in a thread of its own. Nobody waits for it at the process's end: after Ctrl-C, no host is
+    worth waiting for."""
+
+    def __init__(self, call: Callable[[], T]) -> None:
+        self._call = call
+        self._answer: Callable[[], T]
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        try:
+            found = self._call()
+            self._answer = lambda: found
+        except BaseException as error:  # raised where it is waited for
+            self._answer = partial(_raise, error)
+
+    def result(self) -> T:
+        """What the call returned, or raised, once it has."""
+        self._thread.join()
+        return self._answer()
+
+
+def _raise(error: BaseException) -> NoReturn:
+    raise error
+
+
 def side_by_side(calls: Mapping[str, Callable[[], T]]) -> dict[str, T | SweepError]:
     """What each call returned, or the SweepError that it raised, in the order of the calls."""
-    from concurrent.futures import ThreadPoolExecutor
-
-    pool = ThreadPoolExecutor(max(1, len(calls)))
-    try:
-        futures = {name: pool.submit(_kept, call) for name, call in calls.items()}
-        return {name: future.result() for name, future in futures.items()}
-    finally:
-        pool.shutdown(wait=False)  # after Ctrl-C nobody waits for a host
+    asked = {name: Beside(bound(_kept, call)) for name, call in calls.items()}
+    return {name: each.result() for name, each in asked.items()}
 
 
 def _kept(call: Callable[[], T]) -> T | SweepError:

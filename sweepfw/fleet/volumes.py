@@ -12,6 +12,7 @@ from typing import IO, TYPE_CHECKING, TypeVar
 from sweepfw.core.command import Cmd, cmd
 from sweepfw.core.deployment import DEPLOYMENT_LABEL, ROLE_LABEL
 from sweepfw.errors import SweepError
+from sweepfw.fleet.hosts import Beside
 from sweepfw.fleet.parcels import FIND, Item, Received, read_listing, unpack
 from sweepfw.trial.guard.files import write_all
 
@@ -150,8 +151,6 @@ def receive(
 ) -> tuple[Result, T]:
     """Run the command and let `take` read what it prints, as it comes. The connection's failure counts
     before what `take` made of half a stream; else what `take` raises is raised."""
-    from concurrent.futures import ThreadPoolExecutor
-
     reading, writing = os.pipe()
     enough = False
 
@@ -164,16 +163,15 @@ def receive(
             raise
 
     # A thread of its own, so that neither end of the pipe waits for the other for ever.
-    with ThreadPoolExecutor(1) as beside:
-        taken = beside.submit(_take, take, reading)
-        try:
-            done = shell.stream(command, stdin, give)
-        except Exception:
-            if not enough:
-                raise
-            done = None
-        finally:
-            os.close(writing)
+    taken = Beside(lambda: _take(take, reading))
+    try:
+        done = shell.stream(command, stdin, give)
+    except Exception:
+        if not enough:
+            raise
+        done = None
+    finally:
+        os.close(writing)
     found = taken.result()
     if done is None:
         raise SweepError("a host sent more than a tar; what came is there, and the rest is not wanted")
