@@ -86,14 +86,10 @@ class Head:
     def _reap(self) -> None:
         while not self._ending.wait(self._pulse):
             try:
-                for token in self.ledger.reap():
-                    self._report(f"lease ran out: {self._named(token)}")
+                for grant in self.ledger.reap():
+                    self._report(f"lease ran out: {grant.sweep}/{grant.trial}, attempt {grant.attempt}")
             except SweepError as error:
                 self._report(f"reaper: {error}")
-
-    def _named(self, token: str) -> str:
-        grant = self.ledger.look(token)
-        return f"{grant.sweep}/{grant.trial}, attempt {grant.attempt}" if grant else "an attempt that ended"
 
 
 def main(settings: HeadSettings, root: Path = Path(STATE), port: int = SERVICE_PORT) -> int:

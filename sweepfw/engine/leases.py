@@ -138,14 +138,15 @@ class LeasedLedger(SqliteLedger):
         self._changed(None)
         return state
 
-    def reap(self) -> list[str]:
-        """Expire every attempt whose lease ran out; their tokens."""
+    def reap(self) -> list[Grant]:
+        """Expire every attempt whose lease ran out; their grants."""
         reaped = []
         for token in self.leases.ran_out():
             with self._expiry:
                 if not self.leases.held(token):
+                    grant = self.look(token)
                     self.expire(token)
-                    reaped.append(token)
+                    reaped += [grant] if grant else []  # None: its worker's successor came before us
         return reaped
 
     def register(self, worker: Worker) -> None:

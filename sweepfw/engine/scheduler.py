@@ -204,10 +204,12 @@ class Scheduler:
             return
         self._told = self._clock()
         alive = {member.worker: member for member, lives, *_ in self._roster.all() if lives}
+        hosts = {worker.host for worker in alive}
+        for worker in self._alive - alive.keys():
+            gone = "replaced" if worker.host in hosts else "silent, or without the broker"
+            self._report(f"worker on {worker.host}: {gone}")
         for worker in alive.keys() - self._alive:
             self._report(f"worker on {worker.host}: here, {alive[worker].advert.slots} slots")
-        for worker in self._alive - alive.keys():
-            self._report(f"worker on {worker.host}: silent, replaced, or without the broker")
         self._alive = set(alive)
 
     def _choose(self) -> list[tuple[Publication, Waiting]]:

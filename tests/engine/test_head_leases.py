@@ -74,7 +74,7 @@ def pass_time(ledger: LeasedLedger, clock: Clock, seconds: float) -> list[str]:
     while seconds > 0:
         clock.now += min(25, seconds)
         seconds -= 25
-        reaped += ledger.reap()
+        reaped += [grant.token for grant in ledger.reap()]
     return reaped
 
 
@@ -167,6 +167,14 @@ def test_what_ended_has_no_lease(ledger: LeasedLedger, sweep: Sweep, clock: Cloc
     assert pass_time(ledger, clock, 1000) == []
     assert state(ledger, sweep) == "succeeded"
     ledger.renew(grant.token)
+    assert pass_time(ledger, clock, 1000) == []
+
+
+def test_what_ended_with_its_worker_is_not_said_to_run_out(
+    ledger: LeasedLedger, sweep: Sweep, clock: Clock
+) -> None:
+    claim(ledger, sweep)
+    ledger.register(Worker(A.host, "another boot"))
     assert pass_time(ledger, clock, 1000) == []
 
 
