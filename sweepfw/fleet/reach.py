@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from sweepfw.config.deployments import DeploymentState
 from sweepfw.core.command import Cmd, cmd
 from sweepfw.core.deployment import FLOWER_PORT, SERVICE_PORT, Role, container
-from sweepfw.errors import BusyError, SweepError, UnreachableError
+from sweepfw.errors import SweepError, UnreachableError
 from sweepfw.fleet.credentials import head_reader
 from sweepfw.shell import faults
 from sweepfw.shell.access import Access
@@ -178,7 +178,7 @@ def _missing(host: str, role: Role, text: str, said: str) -> str:
 
 
 def _remember(state: DeploymentState, addresses: dict[str, str]) -> None:
-    """For the next command; unless `up` or `down` is at it, which knows better."""
+    """For the next command; unless `up` or `down` is at it, or was, which know better."""
     state.head_addresses = addresses
     try:
         with state.lock():
@@ -186,7 +186,7 @@ def _remember(state: DeploymentState, addresses: dict[str, str]) -> None:
             if now.uid == state.uid:
                 now.head_addresses = addresses
                 now.save()
-    except BusyError:
+    except SweepError:
         pass
 
 
