@@ -8,27 +8,41 @@ from sweepfw.core.command import Cmd, cmd, shown
 from sweepfw.core.deployment import SETTINGS, TUNNEL_UID
 
 # Everything else in the file stays as it is, also what has no newline at its end; a link stays a link; the
-# file is replaced as a whole, with its mode, and is never there half written.
+# file is replaced as a whole, with its mode, and is never there half written. Hosts that share a home take
+# turns: a folder is made by one of them only, also on NFS. Whoever was killed with it is waited for no longer
+# than 10 s.
 _SCRIPT = r"""
 set -eu
 umask 077
 tag=$1 line=$2
-folder=$HOME/.ssh file=$HOME/.ssh/authorized_keys
+folder=$HOME/.ssh file=$HOME/.ssh/authorized_keys lock=$HOME/.ssh/.sweepfw.lock
+tries=0
+while [ -n "$line" ] || [ -e "$file" ]; do
+    mkdir -p "$folder"
+    mkdir "$lock" 2>/dev/null && break
+    tries=$((tries + 1))
+    if [ $tries -gt 100 ]; then
+        rmdir "$lock" 2>/dev/null || true
+        mkdir "$lock"
+        break
+    fi
+    sleep 0.1
+done
+trap 'rmdir "$lock" 2>/dev/null || true' EXIT
 if [ ! -e "$file" ]; then
     [ -n "$line" ] || exit 0
-    mkdir -p "$folder"
     : >>"$file"
 fi
 file=$(readlink -f "$file")
 rm -f "$file".sweepfw.?????? # of one that was killed
 new=$(mktemp "$file.sweepfw.XXXXXX")
-trap 'rm -f "$new"' EXIT
+trap 'rm -f "$new"; rmdir "$lock" 2>/dev/null || true' EXIT
 grep -v -e " $tag\$" "$file" >"$new" || [ $? -eq 1 ]
 if [ -n "$line" ]; then printf '%s\n' "$line" >>"$new"; fi
 if cmp -s "$new" "$file"; then exit 0; fi
 if [ ! -s "$new" ]; then
     rm -f "$HOME/.ssh/authorized_keys" "$file" "$new"
-    rmdir "$folder" 2>/dev/null || true
+    rmdir "$lock" "$folder" 2>/dev/null || true
     exit 0
 fi
 chmod "$(stat -c %a "$file")" "$new"

@@ -57,6 +57,30 @@ def test_a_shared_home_holds_a_line_for_each_host(keys: Path, tmp_path: Path) ->
     assert keys.read_text() == f"{other}\n"
 
 
+def test_hosts_that_share_a_home_take_turns(keys: Path, tmp_path: Path) -> None:
+    keys.write_text("ssh-rsa A me\n")
+    tags = [authorized.tag(UID, f"{n:08}") for n in range(12)]
+    environment = {"HOME": str(tmp_path), "PATH": os.environ["PATH"]}
+
+    def all_of(commands: list[Cmd]) -> None:
+        started = [subprocess.Popen(each.reveal(), env=environment) for each in commands]
+        assert [each.wait(60) for each in started] == [0] * len(tags)
+
+    all_of([authorized.put(tag, LINE.replace(TAG, tag)) for tag in tags])
+    assert sorted(keys.read_text().splitlines()) == sorted(
+        ["ssh-rsa A me", *(LINE.replace(TAG, tag) for tag in tags)]
+    )
+    all_of([authorized.remove(tag) for tag in tags])
+    assert keys.read_text() == "ssh-rsa A me\n"
+
+
+def test_whoever_was_killed_is_not_waited_for_for_ever(keys: Path, tmp_path: Path) -> None:
+    (keys.parent / ".sweepfw.lock").mkdir()
+    run(authorized.put(TAG, LINE), tmp_path)
+    assert keys.read_text() == f"{LINE}\n"
+    assert [each.name for each in keys.parent.iterdir()] == [keys.name]
+
+
 def test_made_where_there_is_none(tmp_path: Path) -> None:
     run(authorized.remove(TAG), tmp_path)
     assert not (tmp_path / ".ssh").exists()
