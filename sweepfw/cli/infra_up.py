@@ -113,9 +113,7 @@ class Up:
         from sweepfw.cli.terminal import Screen
 
         head = self.deployment.head
-        skipped = [
-            each for each in found.fatal if each.unreachable and skip_unreachable and each.host != head
-        ]
+        skipped = [each for each in found.fatal if each.away and skip_unreachable and each.host != head]
         fatal = [each for each in found.fatal if each not in skipped]
         if not all(each.note for each in found.complaints):
             click.echo("\n".join(picture(found, Screen.of(sys.stderr))), err=True)
@@ -127,7 +125,7 @@ class Up:
             " as they are",
             file=sys.stderr,
         )
-        if any(each.unreachable and each.host != head for each in fatal):
+        if any(each.away and each.host != head for each in fatal):
             print("sweepfw: --skip-unreachable goes on without hosts that don't answer", file=sys.stderr)
         return UNREACHABLE if any(each.unreachable for each in fatal) else COMPLAINTS
 

@@ -12,6 +12,7 @@ from sweepfw.fleet.facts import Facts
 from sweepfw.fleet.look import Seen, Way
 from sweepfw.fleet.roles import gpu_options
 from sweepfw.fleet.services import far
+from sweepfw.shell.host_keys import ChangedKeyError
 
 _GB = 10**9
 _DISK_LEAST, _DISK_GOOD = 3 * _GB, 10 * _GB
@@ -22,8 +23,8 @@ _DOCKER = 20  # the oldest major version that has all that containers of ours ar
 
 
 class Complaint(NamedTuple):
-    """Something on a host that is not as it should be. `fatal`: nothing can be set up there; `note`: it is
-    worth knowing, and all right."""
+    """Something on a host that is not as it should be. `fatal`: nothing can be set up there; `away`: one may
+    go on without it; `note`: it is worth knowing, and all right."""
 
     host: str
     what: str
@@ -31,6 +32,7 @@ class Complaint(NamedTuple):
     fatal: bool = True
     unreachable: bool = False
     note: bool = False
+    away: bool = False
 
     @property
     def line(self) -> str:
@@ -69,7 +71,10 @@ def complaints(case: Case) -> list[Complaint]:
 def _unreachable(host: Host, failure: SweepError) -> Complaint:
     text = str(failure).removeprefix(f"{host.name}: ")
     what, _, do = text.partition("; ")
-    return Complaint(host.name, what, do, unreachable=isinstance(failure, UnreachableError))
+    unreachable = isinstance(failure, UnreachableError)
+    # A changed key, on the way there too, stops everything: it is no matter of one host that is off.
+    away = unreachable and not isinstance(failure, ChangedKeyError)
+    return Complaint(host.name, what, do, unreachable=unreachable, away=away)
 
 
 def _docker(host: Host, facts: Facts, case: Case) -> Iterator[Complaint]:

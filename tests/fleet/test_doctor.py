@@ -13,6 +13,7 @@ from sweepfw.errors import SweepError, UnreachableError
 from sweepfw.fleet.doctor import Case, Complaint, complaints
 from sweepfw.fleet.facts import Container, Docker, Facts, Reach
 from sweepfw.fleet.look import Seen, Way, way
+from sweepfw.shell.host_keys import ChangedKeyError
 
 WAYS = {"host2": Way("10.0.0.2", 22, "lab")}
 SEEN = {"host2": Reach(True, ("ssh-ed25519 AAAA2",))}
@@ -128,9 +129,10 @@ def test_unreachable() -> None:
     failure = UnreachableError("host2: no answer from 10.0.0.2, port 22, within 10 s; is it on?")
     complaint = one(second=failure)
     assert complaint == Complaint(
-        "host2", "no answer from 10.0.0.2, port 22, within 10 s", "is it on?", True, True
+        "host2", "no answer from 10.0.0.2, port 22, within 10 s", "is it on?", unreachable=True, away=True
     )
     assert not one(second=SweepError("host2: odd; do this")).unreachable
+    assert not one(second=ChangedKeyError("host2: ITS KEY HAS CHANGED")).away  # nobody goes on without it
 
 
 @pytest.mark.parametrize(
