@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -19,6 +20,10 @@ settings.register_profile(
     "sweepfw", deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize="CI" in os.environ
 )
 settings.load_profile("sweepfw")
+
+# A shell that starts us in the background has Ctrl-C ignored, and what we start inherits that.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 LAB = "SWEEPFW_LAB" in os.environ  # scripts/test --lab says so
 
