@@ -90,6 +90,11 @@ def test_this_machine_as_head_and_worker(start_lab: Callable[..., Lab], tmp_path
     assert set(containers(laptop)) == {"rabbitmq", "head", "flower", "tunnel", "worker"}
     assert set(containers(other)) == {"worker"}
     assert "nothing to do" in sweepfw("infra", "up")
+    script = "mkdir -p /work/projects/p; echo \"command: 'sleep {i}'\nparameters: {i: [1, 2, 3, 4]}\" >$0"
+    laptop.run(["bash", "-c", script, "/work/projects/p/project.yml"], user="lab")
+    printed = sweepfw("run", "p")
+    assert "p-1 is done: 4 succeeded" in printed
+    assert {line.split()[0] for line in printed.splitlines() if "p-1/" in line} == {"local", "host2"}
     sweepfw("infra", "down", "--yes", "--outputs", "none")
     assert containers(laptop) == containers(other) == {}
 
