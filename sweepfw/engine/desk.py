@@ -6,7 +6,7 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import IO
@@ -118,6 +118,16 @@ class HeadDesk:
     def keep(self, token: str, pack: IO[bytes]) -> None:
         """See Desk.keep."""
         keeping.unpack(pack, self._ledger.folder_of(token))
+
+    def conclude(
+        self, token: str, offset: int, log: bytes, files: Mapping[str, bytes], outcome: Outcome
+    ) -> Receipt:
+        """See Desk.conclude."""
+        folder = self._ledger.folder_of(token)
+        if log:
+            self._ledger.append_log(token, offset, log)
+        keeping.write(files, folder)
+        return self._ledger.finish(token, outcome)
 
     def put_checkpoint(self, token: str, pack: IO[bytes]) -> bool:
         """See Desk.put_checkpoint."""

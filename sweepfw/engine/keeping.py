@@ -6,7 +6,8 @@ from __future__ import annotations
 import os
 import stat
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import IO
 
@@ -30,15 +31,30 @@ def unpack(pack: IO[bytes], folder: Path) -> None:
                 if not member.isreg():
                     continue
                 size, count = size + member.size, count + 1
-                if size > LIMIT or count > COUNT:
-                    raise SweepError(f"{folder}: an attempt keeps at most {COUNT} files, {LIMIT} bytes here")
+                _check(folder, size, count)
                 content = tar.extractfile(member)
                 assert content is not None  # it is a file
-                _store(content, _inside(str(folder), member.name))
+                _store(iter(partial(content.read, PIECE), b""), _inside(str(folder), member.name))
     except (tarfile.TarError, EOFError) as error:
         raise SweepError(f"{folder}: the pack did not arrive whole ({error}); send it again") from None
     except OSError as error:
         raise _unwritable(folder, error) from None
+
+
+def write(files: Mapping[str, bytes], folder: Path) -> None:
+    """Store these below the folder, as `unpack` does."""
+    _check(folder, sum(map(len, files.values())), len(files))
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, content in files.items():
+            _store((content,), _inside(str(folder), name))
+    except OSError as error:
+        raise _unwritable(folder, error) from None
+
+
+def _check(folder: Path, size: int, count: int) -> None:
+    if size > LIMIT or count > COUNT:
+        raise SweepError(f"{folder}: an attempt keeps at most {COUNT} files, {LIMIT} bytes here")
 
 
 def store(pack: IO[bytes], path: Path) -> Path:
@@ -98,13 +114,12 @@ def _inside(folder: str, name: str) -> str:
     return f"{path}/{last}"
 
 
-def _store(content: IO[bytes], path: str) -> None:
+def _store(pieces: Iterable[bytes], path: str) -> None:
     draft = f"{path.rpartition('/')[0]}/.{os.urandom(6).hex()}.part"
     file = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
     try:
         with os.fdopen(file, "wb") as stream:
-            while piece := content.read(PIECE):
-                stream.write(piece)
+            stream.writelines(pieces)
         os.replace(draft, path)  # noqa: PTH105  # as above
     except BaseException:
         os.unlink(draft)  # noqa: PTH108

@@ -8,7 +8,7 @@ import stat
 import tarfile
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, TypeAlias
 
@@ -70,6 +70,15 @@ def packed(folder: str, names: Iterable[str], scratch: Path, size: int) -> Itera
                 file.truncate()
         file.seek(0)
         yield file
+
+
+def contents(folder: str, names: Iterable[str]) -> dict[str, bytes]:
+    """These files of the folder, for few small ones. What is gone is left out. Raises OSError."""
+    found = {}
+    for name in names:
+        with suppress(FileNotFoundError), os.fdopen(os.open(f"{folder}/{name}", _READ), "rb") as file:
+            found[name] = file.read()
+    return found
 
 
 def _pack(folder: str, names: Iterable[str], file: IO[bytes]) -> None:

@@ -10,10 +10,10 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO, Any, TypeVar
+from typing import IO, TypeVar
 
 from sweepfw.core.model import Grant, Outcome, Receipt, Spec
-from sweepfw.engine.packs import packed, survey
+from sweepfw.engine.packs import contents, packed, survey
 from sweepfw.errors import DiskFullError, SweepError, UnreachableError
 from sweepfw.ledger.desk import Desk
 from sweepfw.ledger.interface import Ledger
@@ -21,6 +21,8 @@ from sweepfw.ledger.interface import Ledger
 ALL_FILES = 10_000_000  # bytes: an attempt's files that go to the head when it ends; more stays on its host
 OWN_FILES = 50_000_000  # bytes: of these, what belongs to the record goes at any rate
 MOST_FILES = 5000
+LITTLE = 64_000  # bytes of output, and of files, that are told together with the end
+FEW = 20  # files
 RECORD = ("params.json", "outcome.json", "metrics.jsonl", "parsed.jsonl")
 _CHUNK = 1 << 20
 _KIND, _FILE, _FOLDER = 0o170000, 0o100000, 0o040000  # of a file's mode
@@ -73,6 +75,19 @@ class LogLine:
             finally:
                 os.close(file)
 
+    def rest(self, most: int) -> tuple[int, bytes] | None:
+        """What the head does not have of an attempt that has ended, and where it begins. None: that is more
+        than so many bytes, or not known. Raises OSError."""
+        with self._lock:
+            if self._offset < 0:
+                return None
+            try:
+                with open(self._path, "rb", buffering=0) as file:  # noqa: PTH123  # a text, for every trial
+                    data = os.pread(file.fileno(), most + 1, self._offset)
+            except FileNotFoundError:
+                data = b""
+            return None if len(data) > most else (self._offset, data)
+
     def _append(self, data: bytes) -> None:
         ledger, before = self._head.ledger, self._offset
         try:
@@ -83,6 +98,14 @@ class LogLine:
             self._offset = ledger.append_log(self._token, 0, b"")
             if self._offset >= before:
                 raise
+
+
+def few_files(folder: str) -> dict[str, bytes] | None:
+    """All of the attempt's files for the head; None where they are many, large, or not all for the head."""
+    names, size, complete = choose(folder)
+    if not complete or len(names) > FEW or size > LITTLE:
+        return None
+    return contents(folder, names)
 
 
 def ship_files(head: Head, token: str, folder: str) -> bool:
@@ -150,18 +173,34 @@ class Reporting:
     def finish(self, token: str, outcome: Outcome) -> Receipt:
         """As Ledger.finish. What can't be told for another reason than a silent head is given up, and said:
         the outcome counts more."""
-        away: dict[str, Any] = {}
+        told = outcome._replace(ended=outcome.ended or time.time())
         try:
             self._try(lambda: self._before(outcome), "checkpoint")
+            if receipt := self._conclude(token, told):
+                self.told = told
+                return receipt
             self._try(lambda: self.log.send(ended=True), "output")
             if not self._try(lambda: ship_files(self._head, token, self._folder), "files"):
-                away = {"files_on": self._host}
+                told = told._replace(details={**told.details, "files_on": self._host})
         finally:
             self._release()
-        told = outcome._replace(ended=outcome.ended or time.time(), details={**outcome.details, **away})
         receipt = self._head.insist(lambda: self._head.ledger.finish(token, told))
         self.told = told
         return receipt
+
+    def _conclude(self, token: str, told: Outcome) -> Receipt | None:
+        """Tell all in one call, where it is little. None: it is not, or the head can't take all of it."""
+        try:
+            rest, files = self.log.rest(LITTLE), few_files(self._folder)
+            if rest is None or files is None:
+                return None
+            offset, data = rest
+            self._release()
+            return self._head.insist(lambda: self._head.desk.conclude(token, offset, data, files, told))
+        except UnreachableError:
+            raise
+        except (SweepError, OSError):
+            return None  # piece by piece, it shows what can be taken
 
     def _try(self, step: Callable[[], T], what: str) -> T | None:
         try:

@@ -5,11 +5,11 @@ Two doors, as the ledger has: `engine.desk` inside the head, `ledger.client` ove
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from typing import IO, Protocol
 
 from sweepfw.core.deployment import Advert, HeadStatus, LogPart, Orders
-from sweepfw.core.model import Worker
+from sweepfw.core.model import Outcome, Receipt, Worker
 
 
 class Desk(Protocol):
@@ -56,6 +56,13 @@ class Desk(Protocol):
 
     def keep(self, token: str, pack: IO[bytes]) -> None:
         """Store an attempt's small files (a tar, paths relative to the attempt's folder) at the head."""
+        ...
+
+    def conclude(
+        self, token: str, offset: int, log: bytes, files: Mapping[str, bytes], outcome: Outcome
+    ) -> Receipt:
+        """`append_log`, `keep` and `finish` in one call, for an attempt that leaves little: most do. Where
+        its output or a file can't be stored, SweepError: it is not finished then."""
         ...
 
     def put_checkpoint(self, token: str, pack: IO[bytes]) -> bool:

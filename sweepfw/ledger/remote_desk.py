@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from typing import IO
 
 from sweepfw.core.deployment import Advert, HeadStatus, LogPart, Orders
-from sweepfw.core.model import Worker
+from sweepfw.core.model import Outcome, Receipt, Worker
 from sweepfw.ledger.wire.caller import Client
 
 
@@ -47,6 +47,14 @@ class HttpDesk:
 
     def keep(self, token: str, pack: IO[bytes]) -> None:
         self._call("desk/keep", body=pack, token=token)
+
+    def conclude(
+        self, token: str, offset: int, log: bytes, files: Mapping[str, bytes], outcome: Outcome
+    ) -> Receipt:
+        receipt: Receipt = self._call(
+            "desk/conclude", token=token, offset=offset, log=log, files=files, outcome=outcome
+        )
+        return receipt
 
     def put_checkpoint(self, token: str, pack: IO[bytes]) -> bool:
         stored: bool = self._call("desk/put_checkpoint", body=pack, token=token)

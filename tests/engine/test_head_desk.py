@@ -17,7 +17,7 @@ from sweepfw import snapshot as snapshots
 from sweepfw.config.workspace import Workspace
 from sweepfw.core.deployment import Advert
 from sweepfw.core.gpus import Gpu
-from sweepfw.core.model import Draft, Grant, Outcome, Spec, Sweep, Worker
+from sweepfw.core.model import Draft, Grant, Outcome, Receipt, Spec, Sweep, Worker
 from sweepfw.engine import keeping
 from sweepfw.engine.desk import HeadDesk
 from sweepfw.engine.leases import LeasedLedger, Leases
@@ -255,6 +255,32 @@ def test_nothing_is_kept_outside_the_attempts_folder(head: Place, name: str) -> 
     assert {path for path in after if "ledger" not in path} == {
         path for path in before if "ledger" not in path
     }
+
+
+def test_a_small_end_is_taken_as_a_whole(head: Place) -> None:
+    grant = head.claim(sweep := head.submit())
+    head.ledger.append_log(grant.token, 0, b"hel")
+    files = {"params.json": b"{}", "files/a/b.txt": b"b"}
+    for _ in range(2):  # the second time its answer was lost
+        receipt = head.desk.conclude(grant.token, 1, b"ello", files, Outcome("succeeded", ended=5.0))
+        assert receipt == Receipt(recorded=True, accepted=True, trial_state="succeeded")
+    assert head.desk.read_log(sweep.uid, 1, 1, 0).data == b"hello"
+    assert head.desk.files(sweep.uid, 1, 1) == {"files/a/b.txt": 1, "output.log": 5, "params.json": 2}
+
+
+@pytest.mark.parametrize(
+    ("offset", "files"),
+    [(6, {}), (0, {"../x": b"x"}), (0, {"output.log": b"x"}), (0, {"f": b"x" * 1001})],
+)
+def test_an_end_is_not_taken_before_all_that_came_with_it_is_stored(
+    head: Place, monkeypatch: pytest.MonkeyPatch, offset: int, files: dict[str, bytes]
+) -> None:
+    monkeypatch.setattr(keeping, "LIMIT", 1000)
+    grant = head.claim(sweep := head.submit())
+    with pytest.raises(SweepError):
+        head.desk.conclude(grant.token, offset, b"hello", files, Outcome("succeeded", ended=5.0))
+    assert head.ledger.renew(grant.token) == "go on"
+    assert [trial.state for trial in head.ledger.trials(sweep.uid, numbers=[1])] == ["running"]
 
 
 def test_links_and_devices_are_left_out(head: Place) -> None:

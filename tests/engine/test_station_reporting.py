@@ -11,6 +11,7 @@ import pytest
 
 from sweepfw.config.workspace import Workspace
 from sweepfw.core.model import Grant, Outcome, Receipt, Spec
+from sweepfw.engine import shipping
 from sweepfw.engine.host import trials_environment
 from sweepfw.engine.shipping import Head, LogLine, Reporting
 from sweepfw.errors import DiskFullError, SweepError, UnreachableError
@@ -40,6 +41,14 @@ class Doors:
 
     def keep(self, token: str, pack: Any) -> None:
         self._tell("files")
+
+    def conclude(
+        self, token: str, offset: int, log: bytes, files: dict[str, bytes], outcome: Outcome
+    ) -> Receipt:
+        self._tell("conclude")
+        assert offset == len(self.log)
+        self.log, self.files, self.outcome = self.log + log, files, outcome
+        return Receipt(True, True, "succeeded")
 
     def finish(self, token: str, outcome: Outcome) -> Receipt:
         self._tell("finish")
@@ -72,6 +81,65 @@ def reporting(head: Head, doors: Doors, tmp_path: Path) -> Callable[[], Reportin
     return make
 
 
+@pytest.fixture
+def piecewise(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All that attempts leave here is more than is told in one call."""
+    monkeypatch.setattr(shipping, "LITTLE", 69)
+
+
+def test_a_small_end_is_told_in_one_call_once_the_slot_is_free(
+    reporting: Callable[[], Reporting], doors: Doors
+) -> None:
+    made = reporting()
+    doors.log = b"x" * 30
+    made.log._offset = 30
+    assert made.finish("token", Outcome("succeeded")).accepted
+    assert doors.told == ["checkpoint", "release", "conclude", "release"]
+    assert doors.log == b"x" * 70 and doors.files == {"params.json": b"{}"}
+    assert "files_on" not in doors.outcome.details and doors.outcome.ended
+
+
+def test_a_small_end_with_something_that_is_refused_is_told_piece_by_piece(
+    reporting: Callable[[], Reporting], doors: Doors
+) -> None:
+    doors.trouble = {"conclude": [SweepError("no")], "files": [SweepError("no")]}
+    reporting().finish("token", Outcome("succeeded"))
+    assert doors.told[:5] == ["checkpoint", "release", "conclude", "log", "files"]
+    assert doors.told[-1] == "finish" and doors.log == b"x" * 70
+    assert doors.outcome.details == {"files_on": "a"}
+
+
+def test_a_silent_head_keeps_a_small_end_for_the_next_worker(
+    reporting: Callable[[], Reporting], doors: Doors
+) -> None:
+    doors.trouble = {"conclude": [UnreachableError("away")]}
+    with pytest.raises(UnreachableError):
+        reporting().finish("token", Outcome("succeeded"))
+    assert doors.told == ["checkpoint", "release", "conclude", "release"]
+
+
+@pytest.mark.parametrize("large", ["output", "files", "many", "unknown", "link"])
+def test_an_end_that_is_not_small_goes_piece_by_piece(
+    reporting: Callable[[], Reporting], doors: Doors, tmp_path: Path, large: str
+) -> None:
+    made, files = reporting(), tmp_path / "attempt" / "files"
+    files.mkdir()
+    if large == "output":
+        (tmp_path / "attempt" / "output.log").write_bytes(b"x" * (shipping.LITTLE + 1))
+    elif large == "files":
+        (files / "a").write_bytes(b"x" * (shipping.LITTLE + 1))
+    elif large == "many":
+        for number in range(shipping.FEW + 1):
+            (files / str(number)).touch()
+    elif large == "unknown":  # what the head has
+        made.log._offset = -1
+    else:
+        (files / "link").symlink_to("/etc/passwd")
+    made.finish("token", Outcome("succeeded"))
+    assert "conclude" not in doors.told and doors.told[-3:] == ["files", "release", "finish"]
+
+
+@pytest.mark.usefixtures("piecewise")
 def test_the_slot_is_free_before_the_head_may_send_the_next_trial(
     reporting: Callable[[], Reporting], doors: Doors
 ) -> None:
@@ -80,6 +148,7 @@ def test_the_slot_is_free_before_the_head_may_send_the_next_trial(
     assert doors.log == b"x" * 70 and "files_on" not in doors.outcome.details
 
 
+@pytest.mark.usefixtures("piecewise")
 def test_what_the_head_refuses_does_not_hold_up_the_end(
     reporting: Callable[[], Reporting], doors: Doors
 ) -> None:
@@ -89,6 +158,7 @@ def test_what_the_head_refuses_does_not_hold_up_the_end(
     assert doors.outcome.details == {"files_on": "a"}
 
 
+@pytest.mark.usefixtures("piecewise")
 def test_a_worker_that_ends_leaves_all_of_it_to_the_next(
     reporting: Callable[[], Reporting], doors: Doors
 ) -> None:
@@ -98,6 +168,7 @@ def test_a_worker_that_ends_leaves_all_of_it_to_the_next(
     assert doors.told == ["checkpoint", "log", "files", "release"]
 
 
+@pytest.mark.usefixtures("piecewise")
 def test_a_full_disk_at_the_head_is_waited_for(
     reporting: Callable[[], Reporting], doors: Doors, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from functools import cache, partial
 from hashlib import sha256
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from sweepfw.core.deployment import Advert, HeadStatus, LogPart, Orders
-from sweepfw.core.model import Worker
+from sweepfw.core.model import Outcome, Receipt, Worker
 from sweepfw.errors import SweepError
 from sweepfw.ledger.client import Client, HttpDesk, HttpLedger
 from sweepfw.ledger.service import Service
@@ -94,6 +94,12 @@ class FolderDesk:
 
     def keep(self, token: str, pack: IO[bytes]) -> None:
         self._store(f"kept-{token}", pack)
+
+    def conclude(
+        self, token: str, offset: int, log: bytes, files: Mapping[str, bytes], outcome: Outcome
+    ) -> Receipt:
+        self.calls.append(("conclude", token, offset, log, files, outcome))
+        return Receipt(True, False, "cancelled")
 
     def put_checkpoint(self, token: str, pack: IO[bytes]) -> bool:
         self._store(f"checkpoint-{token}", pack)

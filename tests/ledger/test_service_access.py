@@ -24,7 +24,7 @@ ME, OTHER = Worker("here", "b1"), Worker("elsewhere", "b2")
 # What each may call at all. All that isn't here is for people.
 WORKERS_ALONE = {
     *("register", "claim", "renew", "append_log", "finish"),
-    *("announce", "orders", "keep", "put_checkpoint"),
+    *("announce", "orders", "keep", "conclude", "put_checkpoint"),
 }
 BOTH = {"granted", "sweep", "running_on", "environment_lock", "manifest", "contents", "checkpoint"}
 
@@ -144,6 +144,7 @@ def test_a_worker_speaks_of_its_own_attempts_only(head, ledgers, grant, tmp_path
         lambda: other.append_log(grant.token, 0, b"x"),
         lambda: other.finish(grant.token, Outcome("failed")),
         lambda: desk.keep(grant.token, (tmp_path / "key.pem").open("rb")),
+        lambda: desk.conclude(grant.token, 0, b"", {}, Outcome("failed")),
         lambda: desk.put_checkpoint(grant.token, (tmp_path / "key.pem").open("rb")),
         lambda: desk.checkpoint(grant.token),
     ):

@@ -21,6 +21,7 @@ from ledger_doors import HOST, SPEC, drafts
 from ledger_service import PEOPLE, FolderDesk, Head, token
 
 from sweepfw.core.deployment import Advert
+from sweepfw.core.model import Outcome, Receipt
 from sweepfw.errors import BusyError, DiskFullError, LedgerError, SweepError
 from sweepfw.ledger import service
 from sweepfw.ledger.client import HttpDesk, HttpLedger
@@ -339,6 +340,14 @@ def test_the_desk_over_http(head, desk, worker_desk) -> None:
     desk.drain("h", off=True)
     assert head.desk.calls[2:] == [("forget", "u"), ("drain", "h", True)]
     assert desk.status() == head.desk.status()
+
+
+def test_a_small_end_keeps_its_bytes(head, worker_desk) -> None:
+    files = {"files/\udcff \u00e9": bytes(range(256)), "params.json": b""}
+    outcome = Outcome("failed", "exit code 1", 1, 5.0, {}, {"seconds": 0.5}, again=True)
+    receipt = worker_desk.conclude("t", 7, b"\xff\x00\n", files, outcome)
+    assert receipt == Receipt(True, False, "cancelled")
+    assert head.desk.calls == [("conclude", "t", 7, b"\xff\x00\n", files, outcome)]
 
 
 # -- failures of the head ------------------------------------------------------------------------------

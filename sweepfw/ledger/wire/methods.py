@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple, TypeAlias
 
 from sweepfw.ledger.wire import forms
 from sweepfw.ledger.wire.forms import WORKER
-from sweepfw.ledger.wire.shapes import ANY, FLAG, PLAIN, REAL, TEXT, WHOLE, Form, many, maybe, one_of
+from sweepfw.ledger.wire.shapes import ANY, FLAG, PLAIN, REAL, TEXT, WHOLE, Form, many, mapping, maybe, one_of
 
 Who: TypeAlias = Literal["people", "worker", "both"]
 
@@ -128,6 +128,17 @@ METHODS: Mapping[str, Method] = {
     "desk/manifest": Method("both", {"id": TEXT}, forms.BYTES),
     "desk/contents": Method("both", {"digests": many(TEXT)}, stream=True),
     "desk/keep": Method("worker", _TOKEN, body=_PACK, limit=_KEEP_LIMIT, slow=True),
+    "desk/conclude": Method(
+        "worker",
+        {
+            "token": TEXT,
+            "offset": WHOLE,
+            "log": forms.BYTES,
+            "files": mapping(forms.BYTES),
+            "outcome": forms.OUTCOME,
+        },
+        forms.RECEIPT,
+    ),
     "desk/put_checkpoint": Method("worker", _TOKEN, FLAG, body=_PACK, slow=True),
     "desk/checkpoint": Method("both", _TOKEN, stream=True),
     "desk/read_log": Method("people", {**_ONE, "offset": WHOLE, "wait": REAL}, forms.LOG_PART),
