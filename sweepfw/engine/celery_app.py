@@ -20,6 +20,7 @@ from kombu import Exchange, Queue
 from sweepfw.core.broker import TASK
 
 QUEUE_LIFE = 120.0  # seconds that a queue outlives its worker
+EVENTS = 0.1  # seconds that what Flower is told may wait for more
 SPARE = 2  # threads beyond the slots: a message that is denied waits for no trial
 
 # Tried together under forced disconnects, half-open connections, restarts and wiped brokers.
@@ -42,7 +43,7 @@ SETTINGS: dict[str, Any] = {
     "broker_connection_max_retries": None,
     "broker_connection_retry_on_startup": True,
     "broker_channel_error_retry": True,
-    "broker_transport_options": {"confirm_publish": True},
+    "broker_transport_options": {"confirm_publish": False},  # what a worker sends is only for Flower
     # An exclusive queue of a half-open connection locks out its own worker when it comes again.
     "control_queue_exclusive": False,
     "control_queue_durable": True,
@@ -123,15 +124,37 @@ def end() -> None:
 
 def _reading(connected: threading.Event) -> type:
     """The last step of a connection's start, and the first to go."""
+
+    def start(_: object, consumer: Any) -> None:
+        _gather_events(consumer)
+        connected.set()
+
     return type(
         "Reading",
         (bootsteps.StartStopStep,),
         {
-            "requires": ("celery.worker.consumer.tasks:Tasks",),
-            "start": lambda self, parent: connected.set(),
-            "stop": lambda self, parent: connected.clear(),
+            "requires": ("celery.worker.consumer.tasks:Tasks", "celery.worker.consumer.events:Events"),
+            "start": start,
+            "stop": lambda self, consumer: connected.clear(),
         },
     )
+
+
+def _gather_events(consumer: Any) -> None:
+    """Send events for Flower several at once: each is otherwise sent on its own, and a trivial trial has
+    three of them."""
+    armed = threading.Event()
+
+    def flush() -> None:
+        armed.clear()
+        consumer.on_send_event_buffered()  # what Celery does after every event
+
+    def buffered() -> None:  # in any thread; the hub's timers are its own thread's
+        if not armed.is_set():
+            armed.set()
+            consumer.hub.call_soon(consumer.hub.call_later, EVENTS, flush)
+
+    consumer.event_dispatcher.on_send_buffered = buffered
 
 
 def _restrict(app: Celery) -> None:

@@ -20,6 +20,7 @@ from sweepfw.engine.scheduler import Scheduler
 from sweepfw.errors import BusyError, SweepError
 from sweepfw.ledger.local import network_file_system
 from sweepfw.ledger.service import Service
+from sweepfw.trial.guard.files import spread
 
 LEAST_PATIENCE = 30.0  # seconds of silence that no worker is given up for
 
@@ -43,6 +44,7 @@ class Head:
         if kind := network_file_system(root):
             raise SweepError(f"{root}: lies on a network file system ({kind}), where the ledger would tear")
         place.prepare()
+        spread(str(place.runs))
         self._report = report
         self._lock = _hold(place.state / "head.lock")
         self.ledger = LeasedLedger(place.ledger, place.runs, Leases(settings.lease))

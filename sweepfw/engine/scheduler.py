@@ -23,6 +23,7 @@ from sweepfw.engine.roster import Roster
 from sweepfw.errors import SweepError
 
 TICK = 1.0  # seconds
+REST = 0.005  # seconds from one look to the next, at least: where trials are short, several ends share one
 REBUILD = 30.0  # seconds between two looks at what the ledger says runs where
 UNROUTABLE = 0.5  # seconds until a worker whose queue is not there is tried again
 EVERY = ""  # stands for every sweep
@@ -156,7 +157,7 @@ class Scheduler:
 
     def _work(self) -> None:
         while not self._bell.ended:
-            rings = self._bell.rings
+            rings, begun = self._bell.rings, time.monotonic()
             try:
                 self.turn()
             except SweepError as error:  # a full disk, a ledger that can't be read: it may come right again
@@ -164,6 +165,7 @@ class Scheduler:
             except Exception as error:
                 self._report(f"scheduler: {type(error).__name__}: {error}")
             self._bell.wait(rings, self._pause())
+            time.sleep(max(0.0, begun + REST - time.monotonic()))
 
     def _pause(self) -> float:
         due = self.board.next_due()
