@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from decimal import MAX_EMAX, MAX_PREC, MIN_EMIN, Context, Decimal
+from functools import lru_cache
 from itertools import count
 from typing import Any
 
@@ -137,9 +138,11 @@ class _Known:
     def learn(self, db: sqlite3.Connection, sweep: int) -> None:
         """Take in the trials that it has not seen yet."""
         query = "SELECT number, params, repeat FROM trial WHERE sweep = ? AND number > ? ORDER BY number"
-        for number, params, repeat in db.execute(query, (sweep, self._last)):
-            self._keys.add(_key(values.decode(params), repeat))
-            self._last = number
+        found = db.execute(query, (sweep, self._last))
+        while page := found.fetchmany(rows.PAGE):
+            decoded = values.decode_all(params for _, params, _ in page)
+            self._keys.update(_key(params, row[2]) for row, params in zip(page, decoded, strict=True))
+            self._last = page[-1][0]
 
     def add(self, draft: Draft) -> bool:
         """Whether the draft is new; it is known from now on."""
@@ -154,8 +157,13 @@ def _key(params: values.Params, repeat: int) -> bytes:
     """16 bytes that are the same where all means the same: a hundred thousand of them must be held."""
     from hashlib import blake2b  # costs start-up time, and only `extend` needs it
 
-    meant = sorted((name, _plain(values.meaning(value))) for name, value in params.items())
+    meant = sorted((name, _meant(value)) for name, value in params.items())
     return blake2b(repr((repeat, meant)).encode("utf-8", "surrogatepass"), digest_size=16).digest()
+
+
+@lru_cache(maxsize=4096)  # the trials of a grid share their values
+def _meant(value: values.Value) -> str:
+    return _plain(value.exact if isinstance(value, values.Number) else values.meaning(value))
 
 
 def _plain(meaning: object) -> str:
