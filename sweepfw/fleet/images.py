@@ -71,8 +71,8 @@ for word; do
 done
 # Buildx would keep notes in the user's home, also of builders that don't serve here.
 # shellcheck disable=SC2086
-BUILDX_CONFIG="$kept/buildx" DOCKER_BUILDKIT=1 "$docker" build --pull=false --progress=plain --build-arg "BASE=$base" \
-    --label "$label" --tag "$image" $secrets -
+BUILDX_CONFIG="$kept/buildx" DOCKER_BUILDKIT=1 "$docker" build --pull=false --progress=plain \
+    --build-arg "BASE=$base" --label "$label" --tag "$image" $secrets -
 """
 
 
