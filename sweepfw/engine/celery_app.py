@@ -126,8 +126,13 @@ def _reading(connected: threading.Event) -> type:
     """The last step of a connection's start, and the first to go."""
 
     def start(_: object, consumer: Any) -> None:
-        _gather_events(consumer)
+        gather_events(consumer)
         connected.set()
+
+    def stop(_: object, consumer: Any) -> None:
+        connected.clear()
+        if consumer.event_dispatcher:  # none where the connection broke before it was there
+            consumer.event_dispatcher.flush()  # keeps by itself what a broken connection doesn't take
 
     return type(
         "Reading",
@@ -135,12 +140,12 @@ def _reading(connected: threading.Event) -> type:
         {
             "requires": ("celery.worker.consumer.tasks:Tasks", "celery.worker.consumer.events:Events"),
             "start": start,
-            "stop": lambda self, consumer: connected.clear(),
+            "stop": stop,
         },
     )
 
 
-def _gather_events(consumer: Any) -> None:
+def gather_events(consumer: Any) -> None:
     """Send events for Flower several at once: each is otherwise sent on its own, and a trivial trial has
     three of them."""
     armed = threading.Event()

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
+import time
+from types import SimpleNamespace
 
 from broker_lab import Broker
 from worker_fixtures import Work
@@ -39,6 +42,27 @@ def test_workers_answer_questions_and_obey_nobody(broker: Broker, head: HeadLab,
     sweep = head.submit("echo on")
     until(lambda: head.states(sweep) == ["succeeded"])
     assert worker.process is not None and worker.process.poll() is None
+
+
+def test_events_go_several_at_once_and_the_last_one_too() -> None:
+    from kombu.asynchronous import Hub
+
+    from sweepfw.engine.celery_app import gather_events
+
+    hub, sent = Hub(), []
+    dispatcher = SimpleNamespace()
+    gather_events(
+        SimpleNamespace(
+            hub=hub, event_dispatcher=dispatcher, on_send_event_buffered=lambda: sent.append(time.monotonic())
+        )
+    )
+    begun = time.monotonic()
+    for expected in (1, 2):
+        for _ in range(20):
+            threading.Thread(target=dispatcher.on_send_buffered).start()
+        until(lambda expected=expected: hub.run_once() or len(sent) == expected)
+    assert sent[0] - begun > 0.09
+    hub.close()
 
 
 def test_one_machine_needs_no_celery() -> None:
