@@ -46,8 +46,10 @@ def attach(sites: Sites, sweep: str, logs: Any, quiet: bool, as_json: bool) -> i
     return follow(site, found, view, cursor, quiet=quiet)
 
 
-def follow(site: Site, sweep: Sweep, view: Quiet, cursor: int, *, quiet: bool) -> int:
+def follow(site: Site, sweep: Sweep, view: Quiet, cursor: int, *, quiet: bool, fresh: bool = False) -> int:
     """Show the sweep until nobody runs it any more, what ended after `cursor` included; run's exit code.
+
+    `fresh`: it is shown from its beginning, so what runs by now has started under our eyes.
 
     Ctrl-C, SIGTERM and SIGHUP leave it, and it goes on.
     """
@@ -55,7 +57,7 @@ def follow(site: Site, sweep: Sweep, view: Quiet, cursor: int, *, quiet: bool) -
 
     try:
         with _leaving() as heard:
-            _follow(site, sweep, view, cursor, heard)
+            _follow(site, sweep, view, cursor, heard, fresh=fresh)
     except KeyboardInterrupt:
         view.close()
         where = f" on {site.name}" if site.remote else ""
@@ -100,9 +102,10 @@ def _leaving() -> Iterator[list[int]]:
             signal.signal(kind, handler)
 
 
-def _follow(site: Site, sweep: Sweep, view: Quiet, cursor: int, heard: list[int]) -> None:
+def _follow(site: Site, sweep: Sweep, view: Quiet, cursor: int, heard: list[int], *, fresh: bool) -> None:
     ledger, view.shows_hosts = site.ledger, site.remote
-    running = {one.token: _Followed(site, sweep, one) for one in ledger.running(sweep.uid)}
+    there = [] if fresh else ledger.running(sweep.uid)
+    running = {one.token: _Followed(site, sweep, one) for one in there}
     view.begin(sweep, site.slots() or len(running) or 1)
     for followed in running.values():
         view.joined(followed.grant, followed.slot)

@@ -46,7 +46,7 @@ def dispatch(there: There, project: Prepared, name: str | None, note: str | None
     there.receive(snapshot.id, say)
     sweep = _submit(there, project, spec, snapshot.id, name, note)
     with _beside(lambda: record(place, there.ledger, sweep, described), say):
-        return _follow(there, sweep, view, how, 0)
+        return _follow(there, sweep, view, how, 0, fresh=True)
 
 
 @contextmanager
@@ -182,14 +182,14 @@ def _submitter(there: There) -> dict[str, str]:
     return {"submitter": f"{user}@{os.uname().nodename}", "workspace": str(there.place.root)}
 
 
-def _follow(there: Site, sweep: Sweep, view: Quiet, how: Running, cursor: int) -> int:
+def _follow(there: Site, sweep: Sweep, view: Quiet, how: Running, cursor: int, *, fresh: bool = False) -> int:
     if how.detach:
         view.close()
         _detached(there, sweep, how)
         return 0
     from sweepfw.cli.attach import follow
 
-    return follow(there, sweep, view, cursor, quiet=how.quiet)
+    return follow(there, sweep, view, cursor, quiet=how.quiet, fresh=fresh)
 
 
 def _detached(there: Site, sweep: Sweep, how: Running) -> None:
