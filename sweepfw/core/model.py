@@ -8,9 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
 from sweepfw.core.values import Value
+
+if TYPE_CHECKING:
+    from sweepfw.core.secrets import Need
 
 SweepState: TypeAlias = Literal["queued", "running", "paused", "stopped", "done"]
 TrialState: TypeAlias = Literal["queued", "running", "succeeded", "failed", "cancelled", "held"]
@@ -71,6 +74,7 @@ class Spec:
     needs: Needs = Needs()
     environment: Environment = Environment()
     variables: tuple[tuple[str, str], ...] = ()
+    secrets: tuple[Need, ...] = ()  # which, never what
     timeout: float | None = None
     grace: float = 10
     retries: tuple[tuple[str, int], ...] = ()  # reason ("*": any) -> how many times

@@ -30,6 +30,8 @@ def _plain(value: Any) -> Any:
         return {f.name: _plain(getattr(value, f.name)) for f in fields(value)}
     if isinstance(value, Mapping):
         return {key: _plain(item) for key, item in value.items()}
+    if hasattr(value, "_asdict"):
+        return value._asdict()
     if isinstance(value, (tuple, list)):
         return [_plain(item) for item in value]
     return value
@@ -45,6 +47,14 @@ def _strings(value: Any) -> tuple[Any, ...]:
 
 def _pairs(value: Any) -> tuple[tuple[Any, ...], ...]:
     return tuple(tuple(pair) for pair in value)
+
+
+def _needs(value: Any) -> tuple[Any, ...]:
+    if not value:
+        return ()
+    from sweepfw.core.secrets import Need
+
+    return tuple(Need(**{key: item for key, item in need.items() if key in Need._fields}) for need in value)
 
 
 def _record(kind: Callable[..., Any]) -> Callable[[Any], Any]:
@@ -67,5 +77,6 @@ _READ: Mapping[str, Callable[[Any], Any]] = {
     "needs": _record(Needs),
     "environment": _record(Environment),
     "variables": _pairs,
+    "secrets": _needs,
     "retries": _pairs,
 }

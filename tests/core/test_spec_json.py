@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sweepfw.core.model import Environment, Needs, Objective, Spec
+from sweepfw.core.secrets import Need
 from sweepfw.core.spec import from_json, to_json
 
 TEXTS = st.text(max_size=8)
@@ -39,6 +40,9 @@ SPECS = st.builds(
     ),
     environment=st.builds(Environment, st.sampled_from(["inherit", "requirements", "python"]), TEXTS),
     variables=st.lists(st.tuples(TEXTS, TEXTS), max_size=3).map(tuple),
+    secrets=st.lists(
+        st.builds(Need, TEXTS, st.sampled_from(["env", "file"]), st.none() | TEXTS, TEXTS), max_size=3
+    ).map(tuple),
     timeout=st.none() | st.floats(0.1, 1e6) | st.integers(1, 10**6),
     retries=st.lists(st.tuples(TEXTS, st.integers(0, 9)), max_size=3).map(tuple),
     seed=st.none() | TEXTS,
@@ -60,4 +64,5 @@ def test_every_setting_is_there() -> None:
 
 def test_older_data_lacks_keys_and_newer_data_has_more() -> None:
     data = {"project": "p", "task": "t", "command": ["c"], "needs": {"gpus": 2, "moons": 1}, "colour": "red"}
-    assert from_json(data) == Spec("p", "t", ("c",), needs=Needs(gpus=2))
+    data["secrets"] = [{"name": "KEY", "kind": "env", "weight": 3}]
+    assert from_json(data) == Spec("p", "t", ("c",), needs=Needs(gpus=2), secrets=(Need("KEY", "env"),))
