@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from sweepfw import crash
 from sweepfw.errors import SweepError
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ def dispatch(there: There, project: Prepared, name: str | None, note: str | None
     say(f"running on {there.name}; trials use {described}{built}")
     there.receive(snapshot.id, say)
     sweep = _submit(there, project, spec, snapshot.id, name, note)
+    crash.point("run.submitted")
     with _beside(lambda: record(place, there.ledger, sweep, described), say):
         return _follow(there, sweep, view, how, 0, fresh=True)
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from sweepfw import crash
 from sweepfw.cli import options
 from sweepfw.cli.complete import sweep_names
 from sweepfw.errors import BusyError, SweepError
@@ -140,6 +141,7 @@ def _freeze_again(site: Site, sweep: Sweep) -> str:
             f"{root}: the project of {sweep.name} is not there any more; retry without --current-code"
         )
     snapshot = freeze(root, place.snapshots, sweep.spec.snapshot_limit).id
+    crash.point("retry.frozen")
     site.receive(snapshot)
     record_code(place, site.ledger, sweep, snapshot)
     return snapshot

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from sweepfw import crash
 from sweepfw.cli import chosen, options
 from sweepfw.errors import SweepError
 
@@ -117,6 +118,7 @@ def _ask_about_sweeps(departure: Departure, *, yes: bool) -> None:
             _confirm(question, hint, yes=yes)
         for host in state.deployment.workers:
             reached.desk.drain(host)
+            crash.point("down.drained")
 
 
 def strangers(sweeps: list[Sweep], place: Workspace) -> list[str]:
@@ -165,6 +167,7 @@ def _bring_home(departure: Departure, place: Workspace, wanted: Wanted) -> None:
     if departure.found:
         _say("stopping workers, then the head")
         departure.stop()
+        crash.point("down.stopped")
     if departure.head is None and not departure.listings:
         return
     place.prepare()

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from sweepfw import crash
 from sweepfw.cli import infra_hosts
 from sweepfw.cli.infra_asking import Asking
 from sweepfw.errors import SweepError
@@ -95,6 +96,7 @@ class Up:
         if self.fresh:
             self._keep(stack)
         self._write()
+        crash.point("up.configured")
         if decision.steps or not self.state.complete or dropped:
             shells = {name: each for name, each in self.shells.items() if not isinstance(each, SweepError)}
             self.state.former = dropped
@@ -194,6 +196,7 @@ class Up:
 
         draft = self.state
         self.state = DeploymentState.create(self.deployment)
+        crash.point("up.created")
         stack.enter_context(self.state.lock())
         self.state.uid = draft.uid
         for name in ("credentials", "known_hosts"):
@@ -202,7 +205,9 @@ class Up:
                 target: Path = getattr(self.state, name)
                 target.touch(0o600)
                 target.write_bytes(source.read_bytes())
+            crash.point("up.copied")
         self.state.save()
+        crash.point("up.kept")
 
     def _write(self) -> None:
         """The configuration as it is now, where options changed it."""
@@ -238,6 +243,7 @@ class Up:
                     )
                 finally:
                     shell.close()
+                crash.point("up.taken-off")
                 self.state.records.pop(host.name, None)
                 click.echo(f"{host.name}: all that was ours is removed")
             except SweepError as error:

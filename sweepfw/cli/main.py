@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import click
 
-from sweepfw import __version__
+from sweepfw import __version__, crash
 from sweepfw.errors import SweepError
 
 
@@ -112,6 +112,8 @@ def main() -> None:
 
 def _guarded() -> int:
     try:
+        if crash.complaint:
+            raise SweepError(crash.complaint)
         return int(cli(sys.argv[1:] or ["--help"], "sweepfw", standalone_mode=False) or 0)
     except SweepError as error:
         _say(str(error))

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sweepfw import crash
+
 if TYPE_CHECKING:
     from sweepfw.config.workspace import Workspace
     from sweepfw.core.model import Sweep
@@ -25,6 +27,7 @@ def remove(place: Workspace, ledger: Ledger, sweep: Sweep, *, stop: bool) -> Non
     try:
         # Renamed first: killed at any moment, this leaves a sweep that can be removed again, or only rubbish.
         rubbish = _put_aside(place.run(sweep.name))
+        crash.point("remove.aside")
         ledger.remove(sweep.uid)
         ledger.flush()
         delete(str(rubbish))

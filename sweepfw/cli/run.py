@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from sweepfw import crash
 from sweepfw.cli import options
 from sweepfw.cli.complete import project_names
 from sweepfw.cli.prepared import prepare
@@ -72,6 +73,7 @@ def run(
         place = sites.place
         found = prepare(place, project, task, sets, repeats, max_trials, name, only)
         ledger, sweep = _submit(place, found, name, note, how.jobs)
+        crash.point("run.submitted")
         if guardian is None:
             return detach(place, sweep, how, only)
         from sweepfw.engine.lock import SweepLock

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from sweepfw import crash
 from sweepfw.config.private import read_private, write_private
 from sweepfw.config.workspace import Workspace
 from sweepfw.core.deployment import Deployment, Host
@@ -99,6 +100,7 @@ class DeploymentState:
         from shutil import rmtree
 
         (self.folder / _FILE).unlink(missing_ok=True)  # first: half a deployment is none
+        crash.point("down.forgotten")
         rmtree(self.folder, ignore_errors=True)
 
     @contextmanager

@@ -8,6 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from shlex import quote
 
+from sweepfw import crash
 from sweepfw.errors import SweepError
 
 
@@ -49,6 +50,7 @@ def write_private(path: Path, data: bytes) -> None:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
+        crash.point("private.draft")
         new.replace(path)
     except OSError as error:
         raise SweepError(f"{path}: can't be written ({error.strerror})") from None

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO
 
+from sweepfw import crash
 from sweepfw.core.model import Grant, Outcome, Receipt
 from sweepfw.engine.packs import Survey, packed, survey, unpack
 from sweepfw.engine.shipping import Head
@@ -48,6 +49,7 @@ class Checkpoint:
         shutil.rmtree(new, ignore_errors=True)
         try:
             unpack(pieces, new)
+            crash.point("worker.checkpoint")
             if folder.exists():
                 shutil.rmtree(folder)
             new.rename(folder)
@@ -84,4 +86,5 @@ class Checkpoint:
     def drop(self, receipt: Receipt) -> None:
         """Nobody needs it once the trial has its success."""
         if receipt.accepted and survey(self._folder):  # an empty one is its keeper's, for the next trial
+            crash.point("worker.accepted")
             shutil.rmtree(self._folder, ignore_errors=True)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import IO
 
 import sweepfw
+from sweepfw import crash
 from sweepfw import snapshot as snapshots
 from sweepfw.config.workspace import Workspace
 from sweepfw.core.deployment import Advert, HeadStatus, LogPart, Orders, WorkerStatus
@@ -58,6 +59,7 @@ class HeadDesk:
     def announce(self, worker: Worker, advert: Advert) -> None:
         """See Desk.announce."""
         self._ledger.register(worker)
+        crash.point("head.registered")
         self._roster.announce(worker, advert)
         self._scheduler.wake()
 
@@ -118,6 +120,7 @@ class HeadDesk:
     def keep(self, token: str, pack: IO[bytes]) -> None:
         """See Desk.keep."""
         keeping.unpack(pack, self._ledger.folder_of(token))
+        crash.point("head.kept")
 
     def conclude(
         self, token: str, offset: int, log: bytes, files: Mapping[str, bytes], outcome: Outcome
@@ -127,6 +130,7 @@ class HeadDesk:
         if log:
             self._ledger.append_log(token, offset, log)
         keeping.write(files, folder)
+        crash.point("head.concluded")
         return self._ledger.finish(token, outcome)
 
     def put_checkpoint(self, token: str, pack: IO[bytes]) -> bool:
@@ -139,7 +143,9 @@ class HeadDesk:
         if self._ledger.granted(token) is None:  # it takes a while: another attempt may have begun
             draft.unlink()
             return False
+        crash.point("head.checkpoint")
         draft.replace(path)
+        crash.point("head.checkpointed")
         return True
 
     def checkpoint(self, token: str) -> Iterator[bytes] | None:
@@ -190,6 +196,7 @@ class HeadDesk:
         rubbish = folder.with_name(f".removed-{sweep.name}-{os.urandom(4).hex()}")
         if folder.exists():
             folder.rename(rubbish)
+        crash.point("remove.aside")
         self._ledger.remove(uid)
         self._ledger.flush()
         self._orders.forget(sweep.name, {worker: tokens for worker, tokens in running.items() if tokens})
@@ -269,6 +276,7 @@ def _write_first(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f"{path.name}.{os.urandom(4).hex()}")
     draft.write_text(text)
+    crash.point("head.lock")
     with suppress(FileExistsError):
         path.hardlink_to(draft)
     draft.unlink()

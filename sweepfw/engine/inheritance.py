@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from sweepfw import crash
 from sweepfw.config.workspace import Workspace
 from sweepfw.core.model import Attempt, Grant, Sweep, Worker
 from sweepfw.engine.checkpoints import Checkpoint
@@ -38,4 +39,5 @@ def _settle(place: Workspace, host: str, head: Head, sweep: Sweep, attempt: Atte
         return checkpoint.send()
     reporting = Reporting(head, grant, sweep.spec, folder, host, before=checkpoint.end, begun=True)
     checkpoint.drop(reporting.finish(attempt.token, outcome))
+    crash.point("worker.inherited")
     head.say(f"{sweep.name}/{attempt.trial} attempt {attempt.number} {outcome.state}, as its keeper wrote")

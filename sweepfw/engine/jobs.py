@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import sweepfw.inside
+from sweepfw import crash
 from sweepfw import snapshot as snapshots
 from sweepfw.config.workspace import Workspace
 from sweepfw.core.model import Sweep
@@ -64,6 +65,7 @@ class Jobs:
         found = self._resolve(snapshot)
         env = found.over(self._environment) | dict(spec.variables)
         env.setdefault("PYTHONUNBUFFERED", "1")
+        env.pop(crash.VARIABLE, None)  # ours alone, also where a trial runs sweepfw
         env["PYTHONPATH"] = ":".join(filter(None, [env.get("PYTHONPATH"), INSIDE]))
         if spec.needs.gpus == 0:
             env["CUDA_VISIBLE_DEVICES"] = ""
@@ -112,7 +114,10 @@ class Jobs:
             return file.read_text()
         if text is not None:
             file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_text(text)
+            draft = file.with_name(f"{file.name}.{os.getpid()}")  # half of it would be taken for the whole
+            draft.write_text(text)
+            crash.point("environment.agreed")
+            draft.replace(file)
         return text
 
     def _roots(self, found: Resolved, env: Mapping[str, str]) -> tuple[str, ...]:

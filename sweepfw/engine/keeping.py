@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import IO
 
+from sweepfw import crash
 from sweepfw.errors import DiskFullError, SweepError
 
 LIMIT = 64_000_000  # bytes of one attempt's small files
@@ -120,6 +121,7 @@ def _store(pieces: Iterable[bytes], path: str) -> None:
     try:
         with os.fdopen(file, "wb") as stream:
             stream.writelines(pieces)
+        crash.point("head.keep")
         os.replace(draft, path)  # noqa: PTH105  # as above
     except BaseException:
         os.unlink(draft)  # noqa: PTH108

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
+from sweepfw import crash
 from sweepfw.core.model import Denial, Grant, Outcome, Receipt, Sweep, TrialState, Worker
 from sweepfw.engine.bell import Bell
 from sweepfw.errors import DiskFullError, LedgerError
@@ -145,6 +146,7 @@ class LeasedLedger(SqliteLedger):
             with self._expiry:
                 if not self.leases.held(token):
                     grant = self.look(token)
+                    crash.point("head.reaping")
                     self.expire(token)
                     reaped += [grant] if grant else []  # None: its worker's successor came before us
         return reaped
@@ -156,6 +158,7 @@ class LeasedLedger(SqliteLedger):
 
     def append_log(self, token: str, offset: int, data: bytes) -> int:
         end = super().append_log(token, offset, data)
+        crash.point("head.log")
         self.output.ring()
         return end
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from sweepfw import crash
 from sweepfw.config.workspace import Workspace
 from sweepfw.core.model import Sweep
 from sweepfw.core.spec import to_json
@@ -41,10 +43,14 @@ def _describe(root: Path) -> dict[str, Any]:
 
 def _write(place: Workspace, ledger: Ledger, sweep: Sweep, facts: Mapping[str, Any]) -> None:
     ledger.annotate(sweep.uid, facts)
+    crash.point("record.annotated")
     folder = place.run(sweep.name)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "sweep.yml").write_text(_yaml(sweep))
-    (folder / "provenance.json").write_text(json.dumps(facts, indent=2) + "\n")
+    crash.point("record.yml")
+    draft = folder / f"provenance.json.{os.getpid()}"  # where the file is, it is taken to be whole
+    draft.write_text(json.dumps(facts, indent=2) + "\n")
+    draft.replace(folder / "provenance.json")
 
 
 def _yaml(sweep: Sweep) -> str:

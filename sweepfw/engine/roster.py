@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sweepfw import crash
 from sweepfw.core.deployment import Advert
 from sweepfw.core.gpus import Gpu
 from sweepfw.core.model import Worker
@@ -98,6 +99,7 @@ class Roster:
         }
         draft = self._file.with_suffix(".tmp")
         draft.write_text(json.dumps(told))
+        crash.point("head.roster")
         draft.replace(self._file)
 
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 
+from sweepfw import crash
 from sweepfw.core.model import Grant, Outcome, Receipt, Spec, Waiting, Worker
 from sweepfw.core.placement import Load, Publication, place, unmet
 from sweepfw.core.states import TRIES_WHEN_LOST
@@ -250,10 +251,12 @@ class Scheduler:
             keys[sent.task] = key, worker
             label = self._labels.get(key, "")
             messages.append(Message(queues.get(worker, ""), sent.task, *key, sweep.name, label))
+        crash.point("head.noted")
         try:
             lost = self._publisher.publish(messages)
         except LostBrokerError:
             return self.board.missed_all()
+        crash.point("head.published")
         for task in lost:
             key, worker = keys[task]
             self.board.missed([key])

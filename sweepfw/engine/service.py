@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
+from sweepfw import crash
 from sweepfw.core.deployment import (
     SERVICE_PORT,
     SETTINGS,
@@ -122,6 +123,8 @@ SERVICES: Mapping[str, Callable[[Options], int]] = {
 
 def main(arguments: list[str]) -> int:
     try:
+        if crash.complaint:
+            raise SweepError(crash.complaint)
         options = parse(arguments)
         return SERVICES[options.role](options)
     except SweepError as error:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+from sweepfw import crash
 from sweepfw.config.workspace import Workspace
 from sweepfw.core.model import Spec, Sweep, Worker
 from sweepfw.core.schedule import SlotPlan, slots_for
@@ -74,8 +75,10 @@ class Session:
         if self._only:
             self._lock.stop_heeding()  # we leave alone what others queue
         try:
+            crash.point("run.held")
             recover(self._place, self._ledger, self._sweep)
             sweep = self._ledger.open(self._sweep.uid)
+            crash.point("run.opened")
             plans = place_slots(sweep.spec, self._wanted, self._listener.note)
             begin(sweep, len(plans))
             self._jobs = Jobs(self._place, sweep, self._listener.note, lambda: self.interrupts > 0)
@@ -106,7 +109,9 @@ class Session:
             self.working = True
             self._lock.stop_heeding()
             self._ledger.leave(self._sweep.uid)
+            crash.point("session.left")
             self._ledger.close(self._sweep.uid)  # done, if its last trials ended while it was paused
+            crash.point("session.closed")
             self._ledger.flush()
 
     def news(self) -> Sweep | None:

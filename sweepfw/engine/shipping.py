@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO, TypeVar
 
+from sweepfw import crash
 from sweepfw.core.model import Grant, Outcome, Receipt, Spec
 from sweepfw.engine.packs import contents, packed, survey
 from sweepfw.errors import DiskFullError, SweepError, UnreachableError
@@ -92,6 +93,7 @@ class LogLine:
         ledger, before = self._head.ledger, self._offset
         try:
             self._offset = self._head.insist(lambda: ledger.append_log(self._token, before, data))
+            crash.point("worker.part")
         except DiskFullError:
             raise
         except SweepError:  # a head that lost power may have lost the last of what it had
@@ -176,14 +178,18 @@ class Reporting:
         told = outcome._replace(ended=outcome.ended or time.time())
         try:
             self._try(lambda: self._before(outcome), "checkpoint")
+            crash.point("worker.saved")
             if receipt := self._conclude(token, told):
+                crash.point("worker.concluded")
                 self.told = told
                 return receipt
             self._try(lambda: self.log.send(ended=True), "output")
+            crash.point("worker.shipped")
             if not self._try(lambda: ship_files(self._head, token, self._folder), "files"):
                 told = told._replace(details={**told.details, "files_on": self._host})
         finally:
             self._release()
+        crash.point("worker.stored")
         receipt = self._head.insist(lambda: self._head.ledger.finish(token, told))
         self.told = told
         return receipt

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, TypeAlias
 
+from sweepfw import crash
 from sweepfw.core.deployment import Orders
 from sweepfw.core.model import Worker
 from sweepfw.engine.bell import Bell
@@ -51,6 +52,7 @@ class StandingOrders:
             self._forgotten = [*self._forgotten, sweep][-KEPT:]
             draft = self._file.with_suffix(".tmp")
             draft.write_text(json.dumps(self._forgotten))
+            crash.point("head.forgotten")
             draft.replace(self._file)
             for worker, tokens in running.items():
                 self._look(worker, self._news.rings).gone |= dict.fromkeys(tokens, "stop now")

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Literal
 
+from sweepfw import crash
 from sweepfw.config.workspace import Workspace
 from sweepfw.core import states
 from sweepfw.core.model import Denial, Grant, Outcome, Receipt, Sweep, Worker
@@ -90,6 +91,7 @@ class Station:
         grant = self._head.ledger.claim(sweep.uid, number, self._worker, berth.slot.name, claim)
         if isinstance(grant, Denial):
             return ""
+        crash.point("worker.claimed")
         told = self._attempt(grant, sweep, berth, orders)
         if told is None or told.state == "succeeded":
             return ""
@@ -155,6 +157,7 @@ class Station:
                 outcome = setup_failure(grant, running.sweep.spec, folder, error)
                 self.ended(grant, outcome, running.reporting.finish(grant.token, outcome))
                 return None
+        crash.point("worker.prepared")
         if running.stop is None:
             return job
         running.reporting.finish(grant.token, Outcome("interrupted", again=True))  # or cancelled, if asked
@@ -257,5 +260,6 @@ class Station:
             self._doomed -= free
             self._gone |= free
         for name in free:
+            crash.point("worker.forgetting")
             if self._stores.forget(name):
                 self._head.say(f"{name}: removed; its files here are deleted")

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from contextlib import suppress
 
+from sweepfw import crash
 from sweepfw import snapshot as snapshots
 from sweepfw.config.workspace import Workspace
 from sweepfw.core.model import Sweep
@@ -132,6 +133,7 @@ class Stores:
         lacking = transfer.lacking(store, _contents(text))
         if lacking:
             transfer.unpack(store, transfer.reader(self._desk.contents(sorted(lacking))))
+        crash.point("worker.contents")
         transfer.accept(store, snapshot, text)
 
     def forget(self, name: str) -> bool:

@@ -9,6 +9,7 @@ from queue import Queue
 from threading import Lock, Thread
 from typing import TYPE_CHECKING, Literal, Protocol
 
+from sweepfw import crash
 from sweepfw.core.command import Cmd, Secret, cmd, mask
 from sweepfw.errors import SweepError, UnreachableError
 from sweepfw.fleet import containers, images, layers
@@ -66,6 +67,7 @@ class Doing:
         except SweepError as error:
             self.progress(step, "failed")
             raise error if isinstance(error, StepError) else StepError(step, str(error)) from None
+        crash.point("up.step")
         self.progress(step, "done")
 
     def _act(self, step: Step, act: Act) -> None:
@@ -102,7 +104,9 @@ class Doing:
             for command in containers.removal(wanted.name):
                 self._run(step, command, tolerant=True)
         self._run(step, wanted.create())
+        crash.point("up.created-container")
         self._run(step, wanted.fill(), wanted.archive())
+        crash.point("up.filled-container")
         self._run(step, wanted.start())
 
     def _build(self, step: Step, image: str) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
 
+from sweepfw import crash
 from sweepfw.errors import SweepError
 from sweepfw.fleet import home, teardown
 from sweepfw.fleet.home import Homecoming, Load, Wanted
@@ -54,6 +55,7 @@ class Memo:
         told = {"workspace": self.workspace, "names": dict(self.names), "removed": sorted(self.removed)}
         part = state.folder / f"{_MEMO}.part"
         part.write_text(json.dumps(told))
+        crash.point("down.memo")
         part.replace(state.folder / _MEMO)
 
 
@@ -131,6 +133,7 @@ class Departure:
                 bound(teardown.stop, self.hosts.shells[name], remains, name, roles)
                 for name, remains in self.found.items()
             )
+            crash.point("down.roles")
 
     def bring_ledger(self, ledger: SqliteLedger) -> None:
         """Sweeps, logs, small files and snapshots, from the head to this workspace. `list_outputs` goes
@@ -140,9 +143,11 @@ class Departure:
             self.came.names = dict(self.memo.names)
             return
         self.came = home.bring_ledger(head, self.place, ledger, self.state.name)
+        crash.point("down.adopted")
         self._remember(self.memo.removed)
         items = [item for item in self.kept if item.place.sweep in self.came.names]
         self._bring([home.load_from_head(head, items, self._path)], lambda count: None)
+        crash.point("down.recorded")
         for id in sorted(self.came.snapshots):
             try:
                 head.fetch_snapshot(id, self.place.snapshots)
@@ -188,6 +193,7 @@ class Departure:
         for name, answer in side_by_side(calls).items():
             if isinstance(answer, SweepError):
                 self.failures[name] = answer
+        crash.point("down.removed")
         self._remember({*self.memo.removed, *self.found} - set(self.failures))
 
     def forget(self) -> None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from sweepfw import crash
 from sweepfw.errors import StoppedError, SweepError
 from sweepfw.fleet.parcels import Item, Place, lacking, missing
 
@@ -213,6 +214,7 @@ def mark_folder(place: Workspace, sweep: Sweep) -> None:
     folder = place.run(sweep.name)
     if not folder.exists():
         folder.mkdir(parents=True)
+        crash.point("pull.marked")
         (folder / _PROVENANCE).write_text(json.dumps(dict(sweep.provenance), indent=2) + "\n")
     elif not is_folder_of(place, sweep):
         raise SweepError(f"{folder}: is another sweep's; pull from another folder")
@@ -311,5 +313,7 @@ def _unpack_checkpoint(packed: Path) -> None:
         remove(str(part))
         with packed.open("rb") as stream:
             unpack_folder(stream, part)
+        crash.point("down.unpacked")
         part.rename(folder)
+        crash.point("down.placed")
     packed.unlink()

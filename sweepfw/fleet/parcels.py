@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, NamedTuple, cast
 
+from sweepfw import crash
 from sweepfw.errors import StoppedError
 
 if TYPE_CHECKING:
@@ -223,6 +224,7 @@ class _Unpacking:
             part.symlink_to(member.linkname)
         else:
             raise OSError(0, f"a link that leads out of its folder, to {member.linkname}")
+        crash.point("down.received")
         part.rename(target)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from sweepfw import crash
 from sweepfw.core.command import Cmd, cmd
 from sweepfw.errors import SweepError
 from sweepfw.fleet import authorized
@@ -70,6 +71,7 @@ def remove(shell: Shell, remains: Remains, uid: str, host: str) -> None:
         done = shell.run(step.command, timeout=300)
         if not step.may_fail:
             _check(host, f"{step.what} can't be removed", done)
+        crash.point("down.removal")
 
 
 def _check(host: str, what: str, done: Result) -> None:

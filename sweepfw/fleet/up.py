@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
+from sweepfw import crash
 from sweepfw.config.deployments import DeploymentState, HostRecord
 from sweepfw.core.command import cmd
 from sweepfw.core.deployment import Deployment, Host, container, folder
@@ -169,9 +170,11 @@ def carry_out(
     dockers = {name: facts.docker for name, facts in decision.seen.facts.items()}
     base = decision.deployment.build.base
     apply(decision.steps, Doing(shells, dockers, base, making.context, making.secrets, progress))
+    crash.point("up.done")
     state.head_addresses = addresses(decision, shells[decision.deployment.head])
     state.complete = True
     state.save()
+    crash.point("up.complete")
 
 
 def records(decision: Decision) -> dict[str, HostRecord]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, TypeVar
 
+from sweepfw import crash
 from sweepfw.core.command import Cmd, cmd
 from sweepfw.core.deployment import DEPLOYMENT_LABEL, ROLE_LABEL
 from sweepfw.errors import SweepError
@@ -91,6 +92,7 @@ class Volume:
             names = "".join(f"{digest[:2]}/{digest[2:]}\0" for digest in sorted(lacking))
             where = ("-C", ".sweepfw/snapshots/objects", "--transform=s,/,,")
             self._tar(where, names, lambda stream: transfer.unpack(store, stream))
+        crash.point("down.snapshot")
         transfer.accept(store, id, done.out)
 
     def reader(self, *argv: str) -> Cmd:

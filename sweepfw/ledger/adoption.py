@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from itertools import count, groupby
 from typing import Any, TypeAlias
 
+from sweepfw import crash
 from sweepfw.core import spec as specs
 from sweepfw.errors import SweepError
 from sweepfw.ledger import names, rows
@@ -61,8 +62,10 @@ class Adoption(Submission):
                 if db.execute("SELECT 1 FROM sweep WHERE uid = ?", (head["uid"],)).fetchone():
                     return False
                 self._take_in(db, head, given, place, name or head["name"])
+                crash.point("adopt.rows")
         except (KeyError, TypeError, AttributeError) as error:
             raise _torn(str(error)) from error
+        crash.point("adopt.committed")
         self._db.sync()
         return True
 

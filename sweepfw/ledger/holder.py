@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 from typing import Literal
 
+from sweepfw import crash
 from sweepfw.core.model import Sweep
 from sweepfw.ledger import leases, rows, rules
 from sweepfw.ledger.part import Part, find_sweep
@@ -53,7 +54,8 @@ class Holder(Part):
                     "WHERE id = ? AND ended IS NULL",
                     (self._clock(), sweep),
                 )
-            return True
+        crash.point("close.committed")
+        return True
 
     def leave(self, uid: str) -> None:
         """See Ledger.leave."""

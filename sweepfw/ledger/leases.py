@@ -10,6 +10,7 @@ from __future__ import annotations
 import sqlite3
 from typing import Any, Literal
 
+from sweepfw import crash
 from sweepfw.core.model import TrialState, Worker
 from sweepfw.errors import SweepError
 from sweepfw.ledger import rows, rules
@@ -66,7 +67,9 @@ class Leases(Part):
                 row = db.execute(_LOOK, (token,)).fetchone()
                 state: TrialState = row[2] if row else "cancelled"
                 return state
-            return self._lose(db, found, rules.SILENT, gone=False)
+            state = self._lose(db, found, rules.SILENT, gone=False)
+        crash.point("expire.committed")
+        return state
 
     def asked_to_stop(self, worker: Worker) -> dict[str, Literal["stop", "stop now"]]:
         """Tokens of the worker's attempts that were asked to stop, and how. Revives and renews nothing: for

@@ -6,6 +6,7 @@ import json
 import sqlite3
 from collections.abc import Collection
 
+from sweepfw import crash
 from sweepfw.core.model import TrialState
 from sweepfw.errors import SweepError
 from sweepfw.ledger import leases, rows, rules
@@ -45,6 +46,7 @@ class Orders(Part):
                 "AND state NOT IN ('stopped', 'done')",
                 (rows.clean(reason), sweep),
             )
+        crash.point("pause.committed")
 
     def stop(self, uid: str, trials: Collection[int] | None = None, *, now: bool = False) -> int:
         """See Ledger.stop. A sweep that is done stays done."""
@@ -60,6 +62,7 @@ class Orders(Part):
                     "UPDATE sweep SET state = 'stopped', reason = '' WHERE id = ? AND state <> 'done'",
                     (sweep,),
                 )
+        crash.point("stop.committed")
         return cancelled + asked
 
     def _end_expired(self, db: sqlite3.Connection, sweep: int, trials: Collection[int] | None) -> None:
@@ -98,6 +101,7 @@ class Orders(Part):
                     "UPDATE sweep SET state = 'queued', ended = NULL WHERE id = ? AND state = 'done'",
                     (sweep,),
                 )
+        crash.point("reopen.committed")
         return sorted(number for (number,) in found)
 
     def remove(self, uid: str) -> None:
@@ -107,6 +111,7 @@ class Orders(Part):
             db.execute("DELETE FROM attempt WHERE sweep = ?", (sweep,))
             db.execute("DELETE FROM trial WHERE sweep = ?", (sweep,))
             db.execute("DELETE FROM sweep WHERE id = ?", (sweep,))
+        crash.point("remove.committed")
 
 
 _IS = {"succeeded": "succeeded", "running": "runs"}

@@ -6,6 +6,7 @@ import json
 import sqlite3
 from typing import Any
 
+from sweepfw import crash
 from sweepfw.core.model import Denial, Grant, Outcome, Receipt, Worker
 from sweepfw.errors import SweepError
 from sweepfw.ledger import leases, names, rows, rules
@@ -91,7 +92,9 @@ class Protocol(Part):
                 _ATTEMPT,
                 (sweep, trial, new[0], new[1], claim_id, worker.host, worker.boot, slot, new[2], now),
             )
-            return rows.grant(uid, name, trial, tuple(rest), new)
+            crash.point("claim.rows")
+        crash.point("claim.committed")
+        return rows.grant(uid, name, trial, tuple(rest), new)
 
     def granted(self, token: str) -> Grant | None:
         """See Ledger.granted."""
@@ -119,7 +122,10 @@ class Protocol(Part):
                 return Receipt(recorded=bool(row[4]), accepted=bool(row[5]), trial_state=row[6])
             if row[3] != "running":
                 return _keep_stale(db, row, outcome)
-            return self._record(db, row, outcome)
+            receipt = self._record(db, row, outcome)
+            crash.point("finish.rows")
+        crash.point("finish.committed")
+        return receipt
 
     def flush(self) -> None:
         """See Ledger.flush."""

@@ -9,6 +9,7 @@ from functools import lru_cache
 from itertools import count
 from typing import Any
 
+from sweepfw import crash
 from sweepfw.core import values
 from sweepfw.core.model import Draft, Spec, Sweep
 from sweepfw.errors import SweepError
@@ -60,6 +61,8 @@ class Submission(Part):
             db.executemany(_INSERT, _numbered(sweep[0], 1, drafts))
             held = 0 if only is None else hold(db, sweep[0], only)
             queued = count_trials(db, sweep[0]) - held
+            crash.point("submit.rows")
+        crash.point("submit.committed")
         self._db.sync()
         return rows.sweep(sweep[1:], {s: n for s, n in (("queued", queued), ("held", held)) if n})
 
@@ -88,6 +91,7 @@ class Submission(Part):
                     "UPDATE sweep SET state = 'queued', ended = NULL WHERE id = ? AND state = 'done'",
                     (sweep,),
                 )
+        crash.point("extend.committed")
         self._spec_changes += 1
         self._db.sync()
         return added

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from sweepfw import crash
 from sweepfw.errors import SweepError
 from sweepfw.snapshot.listing import Entry
 
@@ -68,6 +69,7 @@ class Objects:
             temporary = self._temporary()
             with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o444), "wb") as copy:
                 copy.write(data)
+            crash.point("snapshot.object")
             self._keep(temporary, digest)
         return digest
 

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from sweepfw import crash
 from sweepfw.errors import SweepError
 from sweepfw.snapshot.listing import Entry, Listing, walk
 from sweepfw.snapshot.objects import PRIVATE, Cache, Objects, is_private_key
@@ -156,6 +157,7 @@ def collect(
         size = sum(path.stat().st_size for path in doomed)
         for path in () if dry else doomed:
             path.unlink()
+            crash.point("gc.unlinked")
     return Freed(size, len(doomed))
 
 
@@ -175,7 +177,9 @@ def _freeze(root: Path, store: Path, listing: Listing) -> Snapshot:
     listing = _without(listing, refused)
     text = _manifest(listing, stored)
     id = hashlib.sha256(text).hexdigest()[:24]
+    crash.point("snapshot.contents")
     made = write_manifest(manifest(store, id), text)
+    crash.point("snapshot.frozen")
     cache.save()
     return Snapshot(id, listing, (*contents.fresh, manifest(store, id)) if made else tuple(contents.fresh))
 
@@ -205,6 +209,7 @@ def write_manifest(path: Path, text: bytes) -> bool:
         pass
     temporary = path.with_suffix(f".{os.getpid()}-{os.urandom(4).hex()}.tmp")
     temporary.write_bytes(text)
+    crash.point("snapshot.manifest")
     temporary.rename(path)
     return True
 

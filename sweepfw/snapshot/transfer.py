@@ -16,6 +16,7 @@ from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import IO
 
+from sweepfw import crash
 from sweepfw.errors import SweepError
 from sweepfw.snapshot.objects import Objects
 from sweepfw.snapshot.store import manifest, objects, rows_of, write_manifest
@@ -143,6 +144,7 @@ def _receive(folder: Objects, digest: str, content: IO[bytes]) -> None:
         place = folder.path(digest)
         if not place.is_file():
             place.parent.mkdir(mode=0o700, exist_ok=True)
+            crash.point("snapshot.object")
             temporary.rename(place)
             folder.fresh.append(place)
     finally:

@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
+from sweepfw import crash
 from sweepfw.config.workspace import Workspace
 from sweepfw.core import states
 from sweepfw.core.command import argv
@@ -81,11 +82,13 @@ def run_attempt(
     show = partial(listener.output, grant) if listener.wants_output else None
     reports = Reports(folder, job.spec.metrics, show, job.spec.log_limit, keep=True)
     listener.started(grant, slot)
+    crash.point("attempt.granted")
     live = listener.wants_output or bool(job.spec.metrics)
     told: Mapping[str, object] | None
     try:
         keeper.prepare(job.number, job.setup)
         keeper.start(start)
+        crash.point("attempt.ordered")
         ready()
         told = _follow(keeper, reports, live=live)
     except KeeperDied:
@@ -94,6 +97,7 @@ def run_attempt(
             raise
     reports.end(printed(told) if live else None)
     outcome = judged({**told, "gpus": slot.gpus}, reports, grant, job.spec)
+    crash.point("attempt.heard")
     receipt = ledger.finish(grant.token, outcome)
     listener.ended(grant, slot, outcome, receipt, reports.tail() if outcome.state == "failed" else b"")
     return outcome
@@ -141,7 +145,9 @@ def recover(place: Workspace, ledger: Ledger, sweep: Sweep) -> None:
         grant = ledger.granted(attempt.token)
         if grant and (outcome := recall(folder, grant, sweep.spec)):
             ledger.finish(attempt.token, outcome)
+    crash.point("recover.told")
     ledger.requeue(sweep.uid, state="interrupted", why="the run was killed")
+    crash.point("recover.requeued")
 
 
 def recall(folder: str, grant: Grant, spec: Spec) -> Outcome | None:

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from fcntl import LOCK_EX, LOCK_NB, LOCK_SH, LOCK_UN, flock
 from pathlib import Path
 
+from sweepfw import crash
 from sweepfw import snapshot as snapshots
 from sweepfw.config.workspace import Workspace
 from sweepfw.core.command import cmd
@@ -138,8 +139,10 @@ def _make(folder: Path, wanted: _Wanted, builder: Builder) -> dict[str, str]:
             constraints.write_text(_constraints(wanted.lock))
         lock = builder.make(wanted.python, folder, project, wanted.requirements.path, constraints)
         ready = {"lock": lock, "python": wanted.version.strip()}
+        crash.point("environment.built")
         (folder / f"{READY}.tmp").write_text(json.dumps(ready))
         (folder / f"{READY}.tmp").rename(folder / READY)
+        crash.point("environment.ready")
         if not wanted.requirements.local:  # else packages may lie in there
             shutil.rmtree(project)
     except OSError as error:

@@ -7,6 +7,8 @@ import sys
 from collections.abc import Iterator
 from errno import EBADF, EINVAL, ENOSYS, ENOTDIR, ENOTTY, EOPNOTSUPP, EPERM, EXDEV
 
+from sweepfw import crash
+
 _CHUNK = 1 << 20
 _FICLONE, _GETFLAGS, _SETFLAGS = 0x40049409, 0x80086601, 0x40086602
 _TOPDIR = 0x20000
@@ -37,6 +39,7 @@ def write_file(path: str, data: bytes) -> None:
         write_all(fd, data)
     finally:
         os.close(fd)
+    crash.point("keeper.draft")
     os.rename(part, path)
 
 

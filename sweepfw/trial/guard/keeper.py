@@ -7,6 +7,7 @@ import os
 import time
 from errno import EDQUOT, ENOSPC
 
+from sweepfw import crash
 from sweepfw.trial.guard.command import NoCommand
 from sweepfw.trial.guard.execution import Execution
 from sweepfw.trial.guard.files import write_file
@@ -95,11 +96,14 @@ class Keeper:
         outcome = self._conduct(seq, start, setup, folder)
         if outcome["started"] is None:
             folder.discard_work()
+        crash.point("keeper.gathered")
         try:
             write_file(folder.outcome, json.dumps(outcome).encode() + b"\n")
         except OSError as error:  # never a success that is not on disk
             outcome["error"] = outcome["error"] or _trouble(error)
+        crash.point("keeper.outcome")
         self._wire.send(("ended", seq, outcome))
+        crash.point("keeper.told")
         if outcome["exit_code"] == 0 and not outcome["ended_by"] and not outcome["error"]:
             folder.keep_work()
 
@@ -110,15 +114,19 @@ class Keeper:
         log, error, begun = None, None, time.time_ns()
         try:
             folder.make()
+            crash.point("keeper.folder")
             log = BoundedLog(folder.log, setup.log_limit)
             folder.fill(self._orders.check)
+            crash.point("keeper.filled")
             begun = time.time_ns()
             execution.start(folder, log, start["argv"], {**setup.env, **start["env"]})
         except NoCommand as reason:
             error = {"kind": "no such command", "text": str(reason)}
         except (OSError, ValueError, KeyError) as reason:
             error = _trouble(reason)
+        crash.point("keeper.started")
         execution.attend()
+        crash.point("keeper.ended")
         self._hopeless.update(execution.survivors)
         ended = time.time()
         if log:
