@@ -18,10 +18,12 @@ from sweepfw.config.workspace import Workspace
 from sweepfw.core.deployment import Advert, HeadStatus, LogPart, Orders, WorkerStatus
 from sweepfw.core.model import Attempt, Grant, Outcome, Receipt, Worker
 from sweepfw.core.naming import label
+from sweepfw.core.secrets import Secrets
 from sweepfw.engine import keeping
 from sweepfw.engine.leases import LeasedLedger
 from sweepfw.engine.roster import Roster
 from sweepfw.engine.scheduler import Scheduler
+from sweepfw.engine.secrets import SecretStore
 from sweepfw.engine.standing import StandingOrders, Stops
 from sweepfw.errors import SweepError
 from sweepfw.snapshot import transfer
@@ -47,6 +49,8 @@ class HeadDesk:
         self._place, self._ledger, self._roster, self._scheduler = place, ledger, roster, scheduler
         self._deployment, self._uid, self._started = deployment, uid, time.time()
         self._orders = StandingOrders(place.state / "forgotten.json", self._stops)
+        self._secrets = SecretStore(place.state / "secrets")
+        self._secrets.tidy({sweep.uid for sweep in ledger.sweeps()})
         ledger.watches.append(self)
 
     def end(self) -> None:
@@ -159,6 +163,24 @@ class HeadDesk:
     def _checkpoint(self, grant: Grant) -> Path:
         return self._place.trial(grant.sweep, grant.trial) / "checkpoint.tar"
 
+    # -- secrets ---------------------------------------------------------------------------------------
+
+    def put_secrets(self, uid: str, values: Mapping[str, bytes]) -> None:
+        """See Desk.put_secrets."""
+        self._secrets.put(uid, values)
+
+    def secrets(self, token: str) -> Secrets:
+        """See Desk.secrets."""
+        grant = self._ledger.look(token)
+        if grant is None:
+            raise SweepError("secrets are for attempts that run; this token's does not")
+        values = self._secrets.get(grant.uid)
+        if values is None:
+            raise SweepError(
+                f"secrets of {grant.sweep} are not at the head; send them with: sweepfw retry {grant.sweep}"
+            )
+        return values
+
     # -- people ----------------------------------------------------------------------------------------
 
     def read_log(self, uid: str, trial: int, attempt: int, offset: int, wait: float = 0) -> LogPart:
@@ -197,6 +219,7 @@ class HeadDesk:
         if folder.exists():
             folder.rename(rubbish)
         crash.point("remove.aside")
+        self._secrets.forget(uid)
         self._ledger.remove(uid)
         self._ledger.flush()
         self._orders.forget(sweep.name, {worker: tokens for worker, tokens in running.items() if tokens})

@@ -57,9 +57,10 @@ class HttpLedger:
         note: str = "",
         provenance: Mapping[str, Any] | None = None,
         only: Collection[int] | None = None,
+        uid: str | None = None,
     ) -> Sweep:
         settings = {"spec": forms.SPEC.dump(spec), "snapshot": snapshot, "name": name, "note": note}
-        settings |= {"provenance": provenance, "only": None if only is None else sorted(only)}
+        settings |= {"provenance": provenance, "only": None if only is None else sorted(only), "uid": uid}
         with spooled(_lines(settings, drafts)) as body:
             sweep: Sweep = self._call("ledger/submit", body=body)
         return sweep

@@ -10,6 +10,7 @@ from typing import IO, Protocol
 
 from sweepfw.core.deployment import Advert, HeadStatus, LogPart, Orders
 from sweepfw.core.model import Outcome, Receipt, Worker
+from sweepfw.core.secrets import Secrets
 
 
 class Desk(Protocol):
@@ -72,6 +73,18 @@ class Desk(Protocol):
 
     def checkpoint(self, token: str) -> Iterator[bytes] | None:
         """The trial's newest checkpoint as a tar in pieces, None where there is none."""
+        ...
+
+    # -- secrets ---------------------------------------------------------------------------------------
+
+    def put_secrets(self, uid: str, values: Mapping[str, bytes]) -> None:
+        """Keep the values that the sweep's trials get, instead of those before. Also for a sweep that is yet
+        to be submitted. SweepError for names that can't be, and for more than there may be."""
+        ...
+
+    def secrets(self, token: str) -> Secrets:
+        """All values of the sweep, for the attempt that runs with this token; what people gave, they can't
+        read back. SweepError for any other token, and where nobody gave some."""
         ...
 
     # -- people ----------------------------------------------------------------------------------------

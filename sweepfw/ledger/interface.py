@@ -42,10 +42,12 @@ class Ledger(Protocol):
         note: str = "",
         provenance: Mapping[str, Any] | None = None,
         only: Collection[int] | None = None,
+        uid: str | None = None,
     ) -> Sweep:
         """Store a sweep and all its trials in one durable transaction; state `queued`.
 
-        With `only`, the trials of other numbers are `held`.
+        With `only`, the trials of other numbers are `held`. `uid`: a new one that the caller has drawn, where
+        something of the sweep had to be there before it (see part.fresh_token); ValueError for any other.
 
         Without a name it is `<project>-<n>` with the lowest n never used. A given name that was ever used
         raises SweepError.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sqlite3
 from collections.abc import Callable, Collection
 from pathlib import Path
@@ -13,6 +14,7 @@ from sweepfw.ledger.database import Database
 
 # Ends are numbered in each sweep, so that readers can ask for those after the last they know. ?1: the sweep.
 NEXT_ENDING = "(SELECT coalesce(max(ending), 0) + 1 FROM attempt WHERE sweep = ?1 AND ending > 0)"
+_TOKEN = re.compile(r"[0-9a-f]{16}", re.ASCII)
 
 
 class Part:
@@ -55,3 +57,8 @@ def check_trials(db: sqlite3.Connection, sweep: int, name: str, numbers: Collect
 def fresh_token() -> str:
     """64 random bits in hex: nobody guesses it, and none comes twice."""
     return os.urandom(8).hex()
+
+
+def is_token(text: str) -> bool:
+    """Whether it looks like one of them: also safe as a file's name."""
+    return _TOKEN.fullmatch(text) is not None

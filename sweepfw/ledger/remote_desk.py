@@ -7,6 +7,7 @@ from typing import IO
 
 from sweepfw.core.deployment import Advert, HeadStatus, LogPart, Orders
 from sweepfw.core.model import Outcome, Receipt, Worker
+from sweepfw.core.secrets import Secrets
 from sweepfw.ledger.wire.caller import Client
 
 
@@ -62,6 +63,13 @@ class HttpDesk:
 
     def checkpoint(self, token: str) -> Iterator[bytes] | None:
         return self._client.stream("desk/checkpoint", token=token)
+
+    def put_secrets(self, uid: str, values: Mapping[str, bytes]) -> None:
+        self._call("desk/put_secrets", uid=uid, values=values)
+
+    def secrets(self, token: str) -> Secrets:
+        values: Secrets = self._call("desk/secrets", token=token)
+        return values
 
     def read_log(self, uid: str, trial: int, attempt: int, offset: int, wait: float = 0) -> LogPart:
         part: LogPart = self._call(

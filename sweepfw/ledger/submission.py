@@ -15,7 +15,7 @@ from sweepfw.core.model import Draft, Spec, Sweep
 from sweepfw.errors import SweepError
 from sweepfw.ledger import names, rows
 from sweepfw.ledger.orders import hold
-from sweepfw.ledger.part import Part, count_trials, find_sweep, fresh_token
+from sweepfw.ledger.part import Part, count_trials, find_sweep, fresh_token, is_token
 
 _WIDE = Context(prec=MAX_PREC, Emax=MAX_EMAX, Emin=MIN_EMIN)  # rounds nothing
 _INSERT = "INSERT INTO trial (sweep, number, params, repeat) VALUES (?, ?, ?, ?)"
@@ -38,18 +38,20 @@ class Submission(Part):
         note: str = "",
         provenance: Mapping[str, Any] | None = None,
         only: Collection[int] | None = None,
+        uid: str | None = None,
     ) -> Sweep:
         """See Ledger.submit. A folder under runs/ that a lost ledger left behind keeps its name used."""
         if name is not None:
             names.check_name(name)
         with self._db.write() as db:
+            uid = fresh_token() if uid is None else _new(db, uid)
             chosen = self._take_name(db, name, spec.project)
             sweep = db.execute(
                 "INSERT INTO sweep (uid, name, spec, snapshot, state, created, note, provenance) "
                 "VALUES (?, ?, ?, ?, 'queued', ?, ?, ?) "
                 f"RETURNING id, {rows.SWEEP}",
                 (
-                    fresh_token(),
+                    uid,
                     chosen,
                     rows.dump_spec(spec),
                     snapshot,
@@ -121,6 +123,12 @@ class Submission(Part):
 
     def _has_folder(self, name: str) -> bool:
         return (self._runs / name).exists()
+
+
+def _new(db: sqlite3.Connection, uid: str) -> str:
+    if not is_token(uid) or db.execute("SELECT 1 FROM sweep WHERE uid = ?", (uid,)).fetchone():
+        raise ValueError("a sweep's uid is 16 hex digits that no other sweep has")
+    return uid
 
 
 def _refuse_used(name: str, used: Collection[str]) -> None:

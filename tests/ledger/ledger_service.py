@@ -12,6 +12,7 @@ from typing import IO, Any
 
 from sweepfw.core.deployment import Advert, HeadStatus, LogPart, Orders
 from sweepfw.core.model import Outcome, Receipt, Worker
+from sweepfw.core.secrets import Secrets
 from sweepfw.errors import SweepError
 from sweepfw.ledger.client import Client, HttpDesk, HttpLedger
 from sweepfw.ledger.service import Service
@@ -108,6 +109,12 @@ class FolderDesk:
     def checkpoint(self, token: str) -> Iterator[bytes] | None:
         file = self.folder / f"checkpoint-{token}"
         return _pieces(file) if file.exists() else None
+
+    def put_secrets(self, uid: str, values: Mapping[str, bytes]) -> None:
+        self.given = Secrets(values)
+
+    def secrets(self, token: str) -> Secrets:
+        return self.given
 
     def read_log(self, uid: str, trial: int, attempt: int, offset: int, wait: float = 0) -> LogPart:
         return LogPart(bytes(range(256))[offset:], ended=True)

@@ -57,6 +57,15 @@ def test_submit_stores_the_sweep_and_its_trials(ledger, spec) -> None:
     ]
 
 
+def test_a_uid_that_was_drawn_before_is_taken_once(ledger, spec) -> None:
+    uid = "0123456789abcdef"
+    assert ledger.submit(spec, "s", [], uid=uid).uid == uid
+    for wrong in (uid, "", "../../../../etc", uid.upper(), uid + "\n", "0" * 15):
+        with pytest.raises(ValueError, match="16 hex digits that no other sweep has"):
+            ledger.submit(spec, "s", [], uid=wrong)
+    assert [sweep.name for sweep in ledger.sweeps()] == ["digits-1"]
+
+
 def test_names_count_up_and_are_never_used_again(ledger, spec) -> None:
     first = ledger.submit(spec, "s", [])
     ledger.submit(spec, "s", [], name="digits-2")

@@ -24,7 +24,7 @@ ME, OTHER = Worker("here", "b1"), Worker("elsewhere", "b2")
 # What each may call at all. All that isn't here is for people.
 WORKERS_ALONE = {
     *("register", "claim", "renew", "append_log", "finish"),
-    *("announce", "orders", "keep", "conclude", "put_checkpoint"),
+    *("announce", "orders", "keep", "conclude", "put_checkpoint", "secrets"),
 }
 BOTH = {"granted", "sweep", "running_on", "environment_lock", "manifest", "contents", "checkpoint"}
 
@@ -147,6 +147,7 @@ def test_a_worker_speaks_of_its_own_attempts_only(head, ledgers, grant, tmp_path
         lambda: desk.conclude(grant.token, 0, b"", {}, Outcome("failed")),
         lambda: desk.put_checkpoint(grant.token, (tmp_path / "key.pem").open("rb")),
         lambda: desk.checkpoint(grant.token),
+        lambda: desk.secrets(grant.token),
     ):
         with pytest.raises(SweepError, match="another host's"):
             ask_for()
@@ -154,6 +155,26 @@ def test_a_worker_speaks_of_its_own_attempts_only(head, ledgers, grant, tmp_path
     assert mine.finish(grant.token, Outcome("succeeded", ended=5.0)).accepted
     with pytest.raises(SweepError, match="another host's"):  # also when it has ended
         other.finish(grant.token, Outcome("failed"))
+
+
+def test_secrets_are_for_the_attempt_that_runs_on_the_host_that_asks(head, ledgers, grant) -> None:
+    people, mine = (HttpDesk(ledgers(host)._client) for host in (None, "here"))
+    people.put_secrets("0" * 16, {"KEY": bytes(range(256)), "pip.conf": b""})
+    assert mine.secrets(grant.token) == {"KEY": bytes(range(256)), "pip.conf": b""}
+    assert repr(mine.secrets(grant.token)) == "Secrets(KEY=***, pip.conf=***)"
+    for host, name, given in (
+        (None, "secrets", {"token": grant.token}),
+        ("here", "put_secrets", {"uid": "0" * 16, "values": {}}),
+        ("elsewhere", "secrets", {"token": grant.token}),
+        ("here", "secrets", {"token": "0" * 16}),
+    ):
+        shown = f"Bearer {PEOPLE if host is None else token(host)}"
+        assert ask(head, shown, f"/desk/{name}", body=json.dumps(given).encode())[0] == 403
+    ledgers("here").finish(grant.token, Outcome("failed", ended=5.0, again=True))
+    status, told = ask(
+        head, f"Bearer {token('here')}", "/desk/secrets", body=b'{"token": "%b"}' % grant.token.encode()
+    )
+    assert (status, told["error"]) == (403, "this token's attempt does not run any more")
 
 
 def test_a_token_that_nobody_has_is_answered_as_the_ledger_does(ledgers) -> None:

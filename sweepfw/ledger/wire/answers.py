@@ -95,6 +95,8 @@ class Answers:
                 arguments[method.body[1]] = body
             if not access.may_ask(call.caller, arguments, self._host_of):
                 return refusal(403, "this token is another host's")
+            if method.current and self._ledger.granted(arguments["token"]) is None:
+                return refusal(403, "this token's attempt does not run any more")
             if "wait" in arguments:
                 arguments["wait"] = min(max(arguments["wait"], 0.0), LONGEST_WAIT)
             request = call.fields.get(REQUEST)

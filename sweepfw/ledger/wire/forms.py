@@ -23,6 +23,7 @@ from sweepfw.core.model import (
     Trial,
     Worker,
 )
+from sweepfw.core.secrets import Secrets
 from sweepfw.core.values import Number, Value
 from sweepfw.ledger import rows
 from sweepfw.ledger.wire.shapes import (
@@ -94,6 +95,7 @@ _SUMMARY = row(REAL, REAL, REAL, WHOLE, maybe(REAL), maybe(REAL), maybe(REAL))
 METRICS = mapping(Form(list, _load_summary))
 STORED = Form(rows.dump_metrics, lambda text: rows.load_metrics(TEXT.load(text)))  # read when asked for
 BYTES = Form(lambda data: b64encode(data).decode(), lambda text: b64decode(TEXT.load(text)))
+SECRETS = Form(mapping(BYTES).dump, lambda data: Secrets(mapping(BYTES).load(data)))
 
 WORKER = record(Worker, host=TEXT, boot=TEXT)
 OBJECTIVE = record(Objective, metric=TEXT, goal=one_of("minimize", "maximize"), at=one_of("best", "last"))

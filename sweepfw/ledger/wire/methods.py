@@ -21,7 +21,8 @@ _KEEP_LIMIT = 128_000_000
 class Method(NamedTuple):
     """`once`: a repetition would do it twice, so the service remembers its first answer. `body`: what the
     message's body is, where that is not the arguments, and the argument that gets it. `limit`: bytes of a
-    worker's pack. `slow`: its answer may take minutes."""
+    worker's pack. `slow`: its answer may take minutes. `current`: only for the
+    attempt that its trial has now."""
 
     who: Who
     takes: Mapping[str, Form] = {}
@@ -31,6 +32,7 @@ class Method(NamedTuple):
     stream: bool = False  # its answer is bytes of any length
     limit: int | None = None
     slow: bool = False
+    current: bool = False
 
 
 _DRAFTS: tuple[Literal["drafts"], str] = ("drafts", "drafts")
@@ -53,6 +55,7 @@ METHODS: Mapping[str, Method] = {
             "note": TEXT,
             "provenance": maybe(PLAIN),
             "only": _NUMBERS,
+            "uid": maybe(TEXT),
         },
         forms.SWEEP,
         once=True,
@@ -141,6 +144,8 @@ METHODS: Mapping[str, Method] = {
     ),
     "desk/put_checkpoint": Method("worker", _TOKEN, FLAG, body=_PACK, slow=True),
     "desk/checkpoint": Method("both", _TOKEN, stream=True),
+    "desk/put_secrets": Method("people", {"uid": TEXT, "values": mapping(forms.BYTES)}, slow=True),
+    "desk/secrets": Method("worker", _TOKEN, forms.SECRETS, current=True),
     "desk/read_log": Method("people", {**_ONE, "offset": WHOLE, "wait": REAL}, forms.LOG_PART),
     "desk/files": Method("people", _ONE, PLAIN),
     "desk/file": Method("people", {**_ONE, "path": TEXT}, stream=True),
