@@ -78,11 +78,11 @@ def go_on(there: Site, sweep: Sweep, how: Running) -> int:
         raise SweepError(f"-j and --fail-fast are given to `run`; {there.name} keeps what {sweep.name} had")
     # As it was before this command queued anything.
     live = sweep.state in ("queued", "running") and not sweep.counts.keys().isdisjoint(("queued", "running"))
-    there.ledger.open(sweep.uid)
     now = there.ledger.sweep(sweep.uid)
     if not work(now):
         there.ledger.close(sweep.uid)
         return nothing_left(now, how)
+    now = there.ledger.open(sweep.uid)
     if live:
         if not how.quiet and not how.as_json:
             click.echo(f"{sweep.name} runs already and goes on; follow it with: sweepfw attach {sweep.name}")

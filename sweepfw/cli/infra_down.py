@@ -70,13 +70,15 @@ def _asking(yes: bool) -> bool:
 
 
 def _confirm(question: str, hint: str, *, yes: bool) -> None:
-    """Go on, or end. SweepError with the hint where nobody can be asked and nobody said yes."""
+    """Go on, or end with exit code 1. SweepError with the hint where nobody can be asked, and nobody said
+    yes."""
     if yes:
         return
     if not _asking(yes):
         raise SweepError(hint)
     if not click.confirm(question, err=True):
-        raise click.Abort
+        _say("nothing was taken down")
+        raise click.exceptions.Exit(1)
 
 
 def _check_head(departure: Departure, *, yes: bool) -> None:

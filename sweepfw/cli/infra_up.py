@@ -154,7 +154,7 @@ class Up:
         return tuple(gone)
 
     def _ask(self, decision: Decision, dropped: tuple[Host, ...]) -> None:
-        """What loses something needs a yes. SweepError without a terminal, Abort for a no."""
+        """What loses something needs a yes. SweepError without a terminal, exit code 1 for a no."""
         from sweepfw.config.deployment import differences
 
         questions = []
@@ -177,7 +177,9 @@ class Up:
             raise SweepError(f"{'; '.join(questions)}. Nothing was changed; --yes says that it may be")
         for question in questions:
             click.echo(f"! {question}", err=True)
-        click.confirm("Go on?", abort=True, err=True)
+        if not click.confirm("Go on?", err=True):
+            click.echo("nothing was changed", err=True)
+            raise click.exceptions.Exit(1)
 
     def _running(self, hosts: list[str]) -> int | None:
         """How many trials run on these hosts now; None where the head does not say."""

@@ -153,6 +153,8 @@ def test_stop_reaches_a_running_trial_within_two_seconds(sweepfw: Sweepfw, proje
     assert time.monotonic() - begun < 5  # two commands more than the stop itself
     assert "2 trials cancelled" in sweepfw("stop", name, "--now").stdout
     assert sweepfw("attach", name).returncode == 3
+    assert "nothing left to run" in sweepfw("resume", name).stdout
+    assert json.loads(sweepfw("show", name, "--json").stdout)["state"] == "stopped"  # as it was
 
 
 def test_pause_and_resume(sweepfw: Sweepfw, project: Path) -> None:
