@@ -70,7 +70,8 @@ class Masker:
 
     def _give(self, data: bytes, until: int) -> bytes:
         """Show `data` up to a place, and hold the rest."""
-        shown, at = [], self._covered
+        shown: list[bytes] = []
+        at = self._covered
         for start, end in spans(data, self._needles):
             if start >= until:
                 break

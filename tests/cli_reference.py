@@ -51,8 +51,8 @@ def reference() -> str:
 def every_help() -> dict[str, str]:
     """Every command with its help, those of groups too: `infra up`."""
     names = commands(help_of())
-    names[names.index("infra") + 1 : names.index("infra") + 1] = [
-        f"infra {verb}" for verb in commands(help_of("infra"))
-    ]
+    for group in ("secret", "infra"):
+        at = names.index(group) + 1
+        names[at:at] = [f"{group} {verb}" for verb in commands(help_of(group))]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         return dict(zip(names, pool.map(lambda name: help_of(*name.split()), names), strict=True))

@@ -15,7 +15,7 @@ import sweepfw as package
 
 PAGES = sorted([ROOT / "README.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").rglob("*.md")])
 # A line that a reader may type: in a block of code, `sweepfw VERB ...`, maybe after a prompt.
-TYPED = re.compile(r"^\s*(?:\$ )?sweepfw ((?:infra )?[a-z-]+)([^#\n]*)", re.MULTILINE)
+TYPED = re.compile(r"^\s*(?:\$ )?sweepfw ((?:infra |secret )?[a-z-]+)([^#\n]*)", re.MULTILINE)
 BLOCK = re.compile(r"^```(?:console|sh|bash)?\n(.*?)^```$|((?:^ {4}.*\n)+)", re.MULTILINE | re.DOTALL)
 
 

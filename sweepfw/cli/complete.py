@@ -1,4 +1,4 @@
-"""What the shell proposes after Tab: sweeps, trials, projects, tasks. Errors are never shown."""
+"""What the shell proposes after Tab: sweeps, trials, projects, tasks, secrets. Errors are never shown."""
 
 from __future__ import annotations
 
@@ -79,9 +79,16 @@ def _deployments(ctx: click.Context, typed: str) -> Iterable[str]:
     return names()
 
 
+def _secrets(ctx: click.Context, typed: str) -> Iterable[str]:
+    from sweepfw.config.secrets import stored
+
+    return [each.name for each in stored()]
+
+
 sweep_names = _silent(_sweeps)
 trial_names = _silent(_trials)
 targets = _silent(_targets)
 project_names = _silent(_projects)
 task_names = _silent(_tasks)
 deployment_names = _silent(_deployments)
+secret_names = _silent(_secrets)

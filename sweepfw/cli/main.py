@@ -25,6 +25,7 @@ SECTIONS: dict[str, dict[str, Verb]] = {
     "Begin": {
         "new": Verb("new", "Make a project from a template that runs as it is."),
         "init": Verb("new", "Make a project of an existing folder."),
+        "secret": Verb("secret", "Store what trials need and nobody is to see."),
         "plan": Verb("plan", "Show what would run, and run nothing."),
     },
     "Run": {

@@ -13,7 +13,7 @@ from typing import Any
 
 from sweepfw import crash
 from sweepfw.config.private import read_private, write_private
-from sweepfw.config.workspace import Workspace
+from sweepfw.config.workspace import Workspace, state_home
 from sweepfw.core.deployment import Deployment, Host
 from sweepfw.errors import BusyError, SweepError
 
@@ -165,10 +165,7 @@ def _named(workspace: Workspace) -> str | None:
 
 
 def _root() -> Path:
-    """The user's state folder. It is made with the first deployment."""
-    given = os.environ.get("XDG_STATE_HOME", "")
-    base = Path(given) if given.startswith("/") else Path.home() / ".local" / "state"
-    return base / "sweepfw" / "deployments"
+    return state_home() / "deployments"
 
 
 def _listed(known: list[str]) -> str:

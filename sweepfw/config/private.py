@@ -12,19 +12,22 @@ from sweepfw import crash
 from sweepfw.errors import SweepError
 
 
-def read_private(path: Path) -> bytes:
-    """SweepError where it is not there, is somebody else's, or could have been read or changed by others."""
+def read_private(
+    path: Path, if_read: str = "and if somebody may have read it, bring the deployment down and up anew"
+) -> bytes:
+    """SweepError where it is not there, is somebody else's, or could have been read or changed by others;
+    `if_read` says what to do about that."""
     try:
         with path.open("rb") as file:
-            _check(path, os.fstat(file.fileno()), 0o077)
+            _check(path, os.fstat(file.fileno()), 0o077, if_read)
             # Who may write in the folder may have put another file in its place.
-            _check(path.parent, path.parent.stat(), 0o022)
+            _check(path.parent, path.parent.stat(), 0o022, if_read)
             return file.read()
     except OSError as error:
         raise SweepError(f"{path}: can't be read ({error.strerror})") from None
 
 
-def _check(path: Path, found: os.stat_result, forbidden: int) -> None:
+def _check(path: Path, found: os.stat_result, forbidden: int, if_read: str) -> None:
     if found.st_uid not in {os.geteuid(), 0}:
         raise SweepError(
             f"{path}: belongs to somebody else; it must be yours: chown {os.geteuid()} {quote(str(path))}"
@@ -32,8 +35,7 @@ def _check(path: Path, found: os.stat_result, forbidden: int) -> None:
     if found.st_mode & forbidden:
         right = "700" if stat.S_ISDIR(found.st_mode) else "600"
         raise SweepError(
-            f"{path}: others can get at it, and it holds secrets: chmod {right} {quote(str(path))}, and if "
-            "somebody may have read it, bring the deployment down and up anew"
+            f"{path}: others can get at it, and it holds secrets: chmod {right} {quote(str(path))}, {if_read}"
         )
 
 

@@ -161,6 +161,8 @@ def spec_for(
     fields["command"] = settings.command(given["command"], shell=fields.get("shell", False))
     if "environment" in given:
         fields["environment"] = _locate(fields["environment"], given["environment"], project.root)
+    if "secrets" in given:
+        _check_secrets(fields, given["secrets"], project.root)
     return Spec(project=project.name, task=task, space=_space(project, task, given, sets, repeats), **fields)
 
 
@@ -209,6 +211,29 @@ def unused_parameter_files(project: Project) -> list[Path]:
     used = {parameters_file(project, task) for task in project.tasks}
     found = [path for path in project.root.iterdir() if path.suffix in {".yml", ".yaml"}]
     return sorted(path for path in found if "param" in path.name.lower() and path not in used)
+
+
+def _check_secrets(fields: dict[str, Any], node: Node, root: Path) -> None:
+    """One name, one value; and what is frozen, copied and sent is no place for a secret."""
+    open_ones = {name for name, _ in fields.get("variables", ())}
+    for need in fields["secrets"]:
+        place = quantities.entries(node, "")[need.name]
+        if need.kind == "env" and (need.variable or need.name) in open_ones:
+            raise place.error(f"{need.variable or need.name} stands under 'variables' too; keep one of them")
+        if need.source is None:
+            continue
+        path = os.path.normpath(root.absolute() / os.path.expanduser(need.source))  # noqa: PTH111  # never raises
+        if Path(path).is_relative_to(os.path.normpath(root.absolute())):
+            raise place.error(
+                f"{clip(need.source)!r} lies in the project, which is frozen with every sweep; keep it "
+                f"elsewhere, or store it: sweepfw secret set {need.name} --from-file FILE"
+            )
+    fields["secrets"] = tuple(
+        need
+        if need.source is None or need.source.startswith("~")
+        else need._replace(source=os.path.normpath(root.absolute() / need.source))
+        for need in fields["secrets"]
+    )
 
 
 def _locate(environment: Environment, node: Node, root: Path) -> Environment:

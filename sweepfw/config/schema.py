@@ -166,6 +166,14 @@ KEYS: tuple[Key, ...] = (
         settings.variables,
     ),
     Key(
+        "secrets",
+        "a mapping from name to `env`, `file`, `{env: VARIABLE}` or `{file: PATH}`",
+        "none",
+        "[Secrets](secrets.md) that every trial gets: as a variable of the same or another name, or as a "
+        "file in `$SWEEPFW_SECRETS`. Where none is stored under the name, PATH is read.",
+        settings.secrets,
+    ),
+    Key(
         "timeout",
         "a duration or `null`",
         "none",

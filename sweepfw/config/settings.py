@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from pathlib import PurePosixPath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sweepfw.config.node import Node
 from sweepfw.config.quantities import (
@@ -26,6 +26,9 @@ from sweepfw.config.quantities import (
 from sweepfw.config.scalars import clip
 from sweepfw.core.model import Environment, Needs, Objective
 from sweepfw.core.values import text
+
+if TYPE_CHECKING:
+    from sweepfw.core.secrets import Need
 
 # Patterns are compiled when first used: most never are.
 _QUOTED = r"""'[^']*'|"(?:\\.|[^"\\])*"|\\."""
@@ -187,16 +190,56 @@ def environment(node: Node) -> Environment:
 def variables(node: Node) -> tuple[tuple[str, str], ...]:
     pairs = []
     for name, item in entries(node, "{OMP_NUM_THREADS: 1}").items():
-        if not re.fullmatch(_VARIABLE, name):
-            raise item.error(f"{clip(name)!r} can't be a variable's name; write such as DATA_DIR")
-        if name.startswith("SWEEPFW_"):
-            raise item.error(f"{name} is one of sweepfw's own variables; take another name")
+        _variable(name, item)
         if item.value is None or isinstance(item.value, (tuple, Mapping)):
             raise item.error(
                 f"{shown(item)} can't be the value of {name}; write text, or '' for an empty one"
             )
         pairs.append((name, text(item.value)))
     return tuple(pairs)
+
+
+def secrets(node: Node) -> tuple[Need, ...]:
+    """Which secrets the task needs, and how a trial gets each."""
+    from sweepfw.config.secrets import NAME
+
+    needs = []
+    for name, item in entries(node, "{WANDB_API_KEY: env}").items():
+        if not re.fullmatch(NAME, name):
+            raise item.error(f"{clip(name)!r} can't be a secret's name; write such as WANDB_API_KEY")
+        needs.append(_secret(name, item))
+    variables = [need.variable or need.name for need in needs if need.kind == "env"]
+    for index, variable in enumerate(variables):
+        if variable in variables[:index]:
+            raise node.error(f"two secrets are given as the variable {variable}; give one another variable")
+    return tuple(needs)
+
+
+def _secret(name: str, node: Node) -> Need:
+    from sweepfw.core.secrets import Need
+
+    if isinstance(node.value, Mapping) and len(node.value) == 1:
+        ((kind, item),) = node.value.items()
+        if kind == "file":
+            return Need(name, "file", word(item))
+        if kind == "env":
+            return Need(name, "env", None, _variable(word(item), item))
+    if node.value == "file":
+        return Need(name, "file")
+    if node.value == "env":
+        _variable(name, node, "; write {env: VARIABLE}")
+        return Need(name, "env")
+    raise node.error(
+        f"{shown(node)} is no way to give a secret; write env, file, {{env: NAME}} or {{file: PATH}}"
+    )
+
+
+def _variable(name: str, node: Node, right: str = "; write such as DATA_DIR") -> str:
+    if not re.fullmatch(_VARIABLE, name):
+        raise node.error(f"{clip(name)!r} can't be a variable's name{right}")
+    if name.startswith("SWEEPFW_"):
+        raise node.error(f"{name} is one of sweepfw's own variables; take another name")
+    return name
 
 
 def outputs(node: Node) -> tuple[str, ...]:

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import NamedTuple
 
 from sweepfw.errors import SweepError
 
 STATE = ".sweepfw"
+
+
+def state_home() -> Path:
+    """The user's state folder, which belongs to no workspace. It is made with the first file in it."""
+    given = os.environ.get("XDG_STATE_HOME", "")
+    base = Path(given) if given.startswith("/") else Path.home() / ".local" / "state"
+    return base / "sweepfw"
 
 
 class Workspace(NamedTuple):
