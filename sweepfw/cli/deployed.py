@@ -12,6 +12,7 @@ from sweepfw.errors import BusyError, SweepError
 if TYPE_CHECKING:
     from sweepfw.config.workspace import Workspace
     from sweepfw.core.model import Sweep
+    from sweepfw.core.secrets import Secrets
     from sweepfw.fleet.reach import Reached
     from sweepfw.ledger.desk import Desk
 
@@ -96,6 +97,11 @@ class There:
                 say(f"sending {size(count)} of the project to {self.name}")
 
         send(self.desk, self.place.snapshots, snapshot, tell)
+
+    def give(self, uid: str, secrets: Secrets) -> None:
+        """See Site.give: the head keeps them for as long as it has the sweep."""
+        if secrets:
+            self.desk.put_secrets(uid, secrets)
 
     def forget(self, sweep: Sweep, *, stop: bool) -> None:
         """See Site.forget. BusyError where it runs and `stop` was not said, or its trials don't end."""

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from sweepfw.cli.progress import Quiet
     from sweepfw.cli.site import Site
     from sweepfw.core.model import Draft, Environment, Spec, Sweep
+    from sweepfw.core.secrets import Secrets
 
 REQUIREMENTS = "requirements.txt"
 PARTING = 10.0  # seconds
@@ -30,11 +31,13 @@ def dispatch(there: There, project: Prepared, name: str | None, note: str | None
     from dataclasses import replace
 
     from sweepfw.cli.progress import listener
+    from sweepfw.config.secrets import gather
     from sweepfw.engine.record import record
     from sweepfw.snapshot import freeze, settle
 
     view = listener(quiet=how.quiet, as_json=how.as_json, logs=how.logs)
     place, say = there.place, view.note
+    secrets = gather(project.spec.secrets)
     listing = project.survey()
     environment, described = _environment(project.spec, any(e.path == REQUIREMENTS for e in listing.files))
     spec = replace(project.spec, environment=environment, at_once=how.jobs, fail_fast=how.fail_fast)
@@ -45,7 +48,8 @@ def dispatch(there: There, project: Prepared, name: str | None, note: str | None
     built = ", which each host builds once" if environment.kind == "requirements" else ""
     say(f"running on {there.name}; trials use {described}{built}")
     there.receive(snapshot.id, say)
-    sweep = _submit(there, project, spec, snapshot.id, name, note)
+    with _secrets_there(there, secrets) as uid:
+        sweep = _submit(there, project, spec, snapshot.id, name, note, uid)
     crash.point("run.submitted")
     with _beside(lambda: record(place, there.ledger, sweep, described), say):
         return _follow(there, sweep, view, how, 0, fresh=True)
@@ -117,8 +121,36 @@ def check_needs(there: There, spec: Spec) -> None:
         raise SweepError(f"no host of {there.name} can run these trials: {told}")
 
 
+@contextmanager
+def _secrets_there(there: There, secrets: Secrets) -> Iterator[str | None]:
+    """The uid of a sweep to be, whose secrets are at the head; None where it needs none.
+
+    They come first, so that no trial can be granted without. Whoever dies in between leaves no sweep, and
+    what the head deletes by itself.
+    """
+    if not secrets:
+        yield None
+        return
+    from sweepfw.ledger.part import fresh_token
+
+    uid = fresh_token()
+    there.give(uid, secrets)
+    try:
+        yield uid
+    except SweepError as error:
+        if type(error) is SweepError:  # refused: there is no such sweep
+            there.desk.put_secrets(uid, {})
+        raise
+
+
 def _submit(
-    there: There, project: Prepared, spec: Spec, snapshot: str, name: str | None, note: str | None
+    there: There,
+    project: Prepared,
+    spec: Spec,
+    snapshot: str,
+    name: str | None,
+    note: str | None,
+    uid: str | None,
 ) -> Sweep:
     """A name that is taken neither there nor in this workspace, so that the sweep can come home."""
     provenance = {"root": str(project.root), **_submitter(there)}
@@ -138,6 +170,7 @@ def _submit(
                 note=note or "",
                 provenance=provenance,
                 only=project.only,
+                uid=uid,
             )
         except SweepError as error:
             if name is not None or type(error) is not SweepError:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from sweepfw.cli.site import Found, Site, Sites
     from sweepfw.config.workspace import Workspace
     from sweepfw.core.model import Sweep
+    from sweepfw.core.secrets import Secrets
     from sweepfw.ledger.interface import Ledger
 
 
@@ -39,6 +40,7 @@ def resume(sites: Sites, sweep: str, cancelled: bool, only: str | None, how: Run
     numbers = parse_numbers(only) if only is not None else None
     if numbers and numbers[-1] > found.total:
         raise unknown_trial(found.name, numbers[-1], found.total)
+    _give_secrets(site, found)
     if cancelled:
         ledger.reopen(found.uid, ["cancelled"], numbers)
     if site.remote:
@@ -72,6 +74,7 @@ def retry(
     ledger = site.ledger
     wanted = parse_numbers(",".join(numbers), "retry") if numbers and not failed else None
     _check_failed(ledger, found, wanted)
+    _give_secrets(site, found)
     snapshot = _freeze_again(site, found) if current_code else None
     if wanted and site.remote and not site.live(found):  # else what waited behind a pause would run too
         ledger.hold(found.uid, wanted)
@@ -106,6 +109,7 @@ def extend(sites: Sites, sweep: str, sets: tuple[str, ...], max_trials: int, how
     site, found = _find(sites, sweep)
     space = unite(Space.from_json(found.spec.space), sets, read_text)
     check_limit(space, max_trials)
+    _give_secrets(site, found)
     added = site.ledger.extend(found.uid, replace(found.spec, space=space.to_json()), expand(space))
     if not how.quiet and not how.as_json:
         click.echo(f"{found.name}: {added:,} combinations added")
@@ -116,6 +120,16 @@ def _find(sites: Sites, name: str) -> Found:
     from sweepfw.core.naming import parse_target
 
     return sites.find(parse_target(name, trial=False).sweep)
+
+
+def _give_secrets(site: Site, sweep: Sweep) -> Secrets:
+    """Those that the sweep needs, as they are now, where its trials get them from. SweepError for what is not
+    there, before anything is changed."""
+    from sweepfw.config.secrets import gather
+
+    secrets = gather(sweep.spec.secrets)
+    site.give(sweep.uid, secrets)
+    return secrets
 
 
 def _check_failed(ledger: Ledger, sweep: Sweep, numbers: Collection[int] | None) -> None:

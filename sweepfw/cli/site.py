@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from sweepfw.cli.deployed import There
     from sweepfw.config.workspace import Workspace
     from sweepfw.core.model import Sweep
+    from sweepfw.core.secrets import Secrets
     from sweepfw.ledger.interface import Ledger
 
 HERE = "here"
@@ -69,6 +70,10 @@ class Site(Protocol):
         """Make sure that a snapshot of this workspace is where trials get it from."""
         ...
 
+    def give(self, uid: str, secrets: Secrets) -> None:
+        """Bring a sweep's secrets to where its trials get them from, before any of them is queued."""
+        ...
+
     def forget(self, sweep: Sweep, *, stop: bool) -> None:
         """Delete the sweep with all its files. `stop`: end what runs first, at once."""
         ...
@@ -122,6 +127,9 @@ class Here:
 
     def receive(self, snapshot: str) -> None:
         """See Site.receive: it is there."""
+
+    def give(self, uid: str, secrets: Secrets) -> None:
+        """See Site.give: trials get them from who runs them."""
 
     def forget(self, sweep: Sweep, *, stop: bool) -> None:
         """See Site.forget. BusyError where it runs."""

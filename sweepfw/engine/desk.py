@@ -50,7 +50,7 @@ class HeadDesk:
         self._deployment, self._uid, self._started = deployment, uid, time.time()
         self._orders = StandingOrders(place.state / "forgotten.json", self._stops)
         self._secrets = SecretStore(place.state / "secrets")
-        self._secrets.tidy({sweep.uid for sweep in ledger.sweeps()})
+        self._tidy_secrets()
         ledger.watches.append(self)
 
     def end(self) -> None:
@@ -168,6 +168,10 @@ class HeadDesk:
     def put_secrets(self, uid: str, values: Mapping[str, bytes]) -> None:
         """See Desk.put_secrets."""
         self._secrets.put(uid, values)
+        self._tidy_secrets()
+
+    def _tidy_secrets(self) -> None:
+        self._secrets.tidy({sweep.uid for sweep in self._ledger.sweeps()})
 
     def secrets(self, token: str) -> Secrets:
         """See Desk.secrets."""

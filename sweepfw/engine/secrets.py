@@ -11,16 +11,17 @@ import shutil
 import threading
 import time
 from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
 from pathlib import Path
 
+from sweepfw.config.secrets import LARGEST, NAME
 from sweepfw.core.secrets import Secrets
 from sweepfw.errors import SweepError
 
-ONE = 1_000_000  # bytes of a value
 ALL = 16_000_000  # bytes of all values of a sweep
 COUNT = 1000
 ORPHANED = 86_400.0  # seconds: what was sent so long ago, and of which no sweep came, goes
-_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,99}", re.ASCII)
+_NAME = re.compile(NAME, re.ASCII)
 _UID = re.compile(r"[0-9a-f]{16}", re.ASCII)
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -33,12 +34,14 @@ class SecretStore:
         self._lock = threading.Lock()  # nobody reads half of a change
 
     def put(self, uid: str, values: Mapping[str, bytes]) -> None:
-        """Keep these values of the sweep, and none of those before.
+        """Keep these values of the sweep, and none of those before; no values: there are none to keep.
 
         Each is whole or not there. A head that dies in between has some of the new and some of the old ones,
         and its caller no answer, who asks again. Raises OSError where they can't be stored.
         """
         _check(uid, values)
+        if not values:
+            return self.forget(uid)
         with self._lock:
             place = self._place(uid)
             for folder in (self._folder, place):
@@ -68,8 +71,11 @@ class SecretStore:
     def tidy(self, known: Collection[str]) -> None:
         """Delete the values of sweeps that were never submitted, or were removed by a head that died."""
         for place in self._folder.glob("*"):
-            if place.name not in known and place.stat().st_mtime < self._clock() - ORPHANED:
-                self.forget(place.name)
+            if place.name in known or not _UID.fullmatch(place.name):
+                continue
+            with suppress(FileNotFoundError):  # it goes just now
+                if place.stat().st_mtime < self._clock() - ORPHANED:
+                    self.forget(place.name)
 
     def _place(self, uid: str) -> Path:
         if not _UID.fullmatch(uid):
@@ -81,8 +87,8 @@ def _check(uid: str, values: Mapping[str, bytes]) -> None:
     for name, value in values.items():
         if not _NAME.fullmatch(name):
             raise SweepError(f"secret {name[:80]!r}: letters, digits, `_`, `.` and `-` make a name")
-        if len(value) > ONE:
-            raise SweepError(f"secret {name}: has {len(value)} bytes; at most {ONE} can be kept")
+        if len(value) > LARGEST:
+            raise SweepError(f"secret {name}: has {len(value)} bytes; at most {LARGEST} can be kept")
     if len(values) > COUNT or sum(map(len, values.values())) > ALL:
         raise SweepError(f"sweep {uid[:16]}: at most {COUNT} secrets of {ALL} bytes in all can be kept")
 

@@ -78,8 +78,8 @@ class Desk(Protocol):
     # -- secrets ---------------------------------------------------------------------------------------
 
     def put_secrets(self, uid: str, values: Mapping[str, bytes]) -> None:
-        """Keep the values that the sweep's trials get, instead of those before. Also for a sweep that is yet
-        to be submitted. SweepError for names that can't be, and for more than there may be."""
+        """Keep the values that the sweep's trials get, instead of those before; none: keep none. Also for a
+        sweep that is yet to be submitted. SweepError for names that can't be, and for more than there may be."""
         ...
 
     def secrets(self, token: str) -> Secrets:

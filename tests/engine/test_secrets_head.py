@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 from test_head_desk import A, B, Place
 
+from sweepfw.config.secrets import LARGEST
 from sweepfw.core.model import Outcome
 from sweepfw.core.secrets import Secrets
-from sweepfw.engine.secrets import ALL, ONE, ORPHANED, SecretStore
+from sweepfw.engine.secrets import ALL, ORPHANED, SecretStore
 from sweepfw.errors import SweepError
 
 UID, OTHER = "0123456789abcdef", "fedcba9876543210"
@@ -76,8 +77,8 @@ def test_the_last_given_count_and_those_before_are_gone(store: SecretStore, tmp_
         (UID, {"": b""}),
         (UID, {"a\n": b""}),
         (UID, {"x" * 101: b""}),
-        (UID, {"A": b"?" * (ONE + 1)}),
-        (UID, {f"A{i}": b"?" * ONE for i in range(ALL // ONE + 1)}),
+        (UID, {"A": b"?" * (LARGEST + 1)}),
+        (UID, {f"A{i}": b"?" * LARGEST for i in range(ALL // LARGEST + 1)}),
         (UID, {f"A{i}": b"" for i in range(1001)}),
     ],
 )
@@ -91,7 +92,7 @@ def test_what_can_not_be_kept_is_refused_and_nothing_is_made(
 
 
 def test_as_much_as_there_may_be(store: SecretStore) -> None:
-    values = {f"A{i}": bytes(ONE) for i in range(ALL // ONE)}
+    values = {f"A{i}": bytes(LARGEST) for i in range(ALL // LARGEST)}
     store.put(UID, values)
     assert store.get(UID) == values
 
@@ -160,3 +161,9 @@ def test_what_came_for_a_sweep_that_never_did_goes_after_a_day(head: Place) -> N
         now = folder.stat().st_mtime + after
         SecretStore(folder, clock=lambda now=now: now).tidy({sweep.uid})
         assert {path.name for path in folder.iterdir()} == left
+    head.desk.put_secrets(UID, VALUES)
+    os.utime(folder / UID, (1, 1))
+    head.desk.put_secrets(OTHER, VALUES)
+    assert {path.name for path in folder.iterdir()} == {sweep.uid, OTHER}
+    head.desk.put_secrets(OTHER, {})
+    assert {path.name for path in folder.iterdir()} == {sweep.uid}
