@@ -1,7 +1,8 @@
 """The broker's names, and what it is told at its start: its vhost, its accounts, and what each may touch.
 
-The head publishes to workers' queues and reads nothing. A worker reads its own queue alone, and can't write
-to another's. Flower listens to events and asks workers questions. Nobody administers.
+The head publishes to workers' queues and reads nothing. A worker reads its own queue alone, and can write to
+nobody's. Flower listens to events and asks workers questions. Nobody administers, and what all share is made
+here, by nobody's account: who could make an exchange could also take it away, or make it another one.
 """
 
 from __future__ import annotations
@@ -22,6 +23,19 @@ TASK = "sweepfw.trial"  # the one Celery task; its arguments are a sweep's uid a
 
 _BOOT = "[0-9a-f]+"
 _NONE = "^$"
+
+EVENTS, ASKING, ANSWERS = "celeryev", "celery.pidbox", "reply.celery.pidbox"  # Celery's names
+_EXCHANGES = (  # name, type, whether it is durable: as Celery would declare them
+    (EVENTS, "topic", True),
+    (ASKING, "fanout", False),
+    (ANSWERS, "direct", False),
+)
+
+# No account may fill the broker's memory, which would stop all others too. The head has no more messages
+# under way than there are slots, and a worker no more connections than its threads and some lost links.
+_QUEUE_BOUNDS = {"max-length": 10_000, "max-length-bytes": 10_000_000, "overflow": "reject-publish"}
+_USER_BOUNDS = {"max-connections": 40, "max-channels": 400}
+_QUEUES = (200, 20)  # in all: so many, and so many more for each host
 
 
 class Permission(NamedTuple):
@@ -64,6 +78,19 @@ def definitions(uid: str, passwords: Mapping[str, str], hosts: tuple[str, ...]) 
         "permissions": [
             {"user": user, "vhost": VHOST, **permission._asdict()} for user, permission in allowed.items()
         ],
+        "exchanges": [
+            {"name": name, "vhost": VHOST, "type": kind, "durable": durable}
+            | {"auto_delete": False, "internal": False, "arguments": {}}
+            for name, kind, durable in _EXCHANGES
+        ],
+        "policies": [
+            {"vhost": VHOST, "name": "bounds", "pattern": "", "apply-to": "queues", "priority": 0}
+            | {"definition": _QUEUE_BOUNDS}
+        ],
+        "parameters": [
+            {"component": "vhost-limits", "name": "limits", "vhost": VHOST}
+            | {"value": {"max-queues": _QUEUES[0] + _QUEUES[1] * len(hosts)}}
+        ],
     }
     return json.dumps(told, indent=1) + "\n"
 
@@ -74,6 +101,7 @@ def _user(uid: str, user: str, password: str) -> dict[str, object]:
         "password_hash": hashed(password, hashlib.sha256(f"{uid}:{user}".encode()).digest()[:4]),
         "hashing_algorithm": "rabbit_password_hashing_sha256",
         "tags": [],
+        "limits": _USER_BOUNDS,
     }
 
 
@@ -88,18 +116,20 @@ _HEAD = Permission(_NONE, r"^amq\.default$", _NONE)
 # Flower listens at a queue of its own, and asks workers through their pidboxes.
 _FLOWER_OWN = r"celeryev\.[^.]+|[^.]+\.reply\.celery\.pidbox"
 _FLOWER = Permission(
-    configure=rf"^({_FLOWER_OWN}|celeryev|celery\.pidbox|reply\.celery\.pidbox)$",
-    write=rf"^({_FLOWER_OWN}|celery\.pidbox)$",
-    read=rf"^({_FLOWER_OWN}|celeryev|reply\.celery\.pidbox)$",
+    configure=rf"^({_FLOWER_OWN})$",
+    write=rf"^({_FLOWER_OWN}|{re.escape(ASKING)})$",
+    read=rf"^({_FLOWER_OWN}|{re.escape(EVENTS)}|{re.escape(ANSWERS)})$",
 )
 
 
 def _worker(uid: str, host: str) -> Permission:
-    """Its queue and its pidbox; what all workers tell: events, and answers to Flower."""
+    """Its queue, which the head alone writes to, and its pidbox; what all workers tell: events, and answers
+    to Flower."""
     name = re.escape(host)
-    own = rf"sweepfw\.{re.escape(uid[:6])}\.{name}\.{_BOOT}|{name}-{_BOOT}@[^.]+\.celery\.pidbox"
+    trials = rf"sweepfw\.{re.escape(uid[:6])}\.{name}\.{_BOOT}"
+    pidbox = rf"{name}-{_BOOT}@[^.]+\.celery\.pidbox"
     return Permission(
-        configure=rf"^({own}|celeryev|celery\.pidbox|reply\.celery\.pidbox)$",
-        write=rf"^({own}|celeryev|reply\.celery\.pidbox)$",
-        read=rf"^({own}|celery\.pidbox)$",
+        configure=rf"^({trials}|{pidbox})$",
+        write=rf"^({pidbox}|{re.escape(EVENTS)}|{re.escape(ANSWERS)})$",
+        read=rf"^({trials}|{pidbox}|{re.escape(ASKING)})$",
     )

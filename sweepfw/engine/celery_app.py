@@ -18,6 +18,7 @@ from celery.worker.control import Panel
 from kombu import Exchange, Queue
 
 from sweepfw.core.broker import TASK
+from sweepfw.engine.intake import guard
 
 QUEUE_LIFE = 120.0  # seconds that a queue outlives its worker
 EVENTS = 0.1  # seconds that what Flower is told may wait for more
@@ -60,7 +61,9 @@ ASKED = frozenset(
 
 
 def make_app(broker: str) -> Celery:
-    """The app of one deployment, with the broker's AMQP address."""
+    """The app of one deployment, with the broker's AMQP address. From now on this process declares no
+    exchange: the broker has them all from its start, and no account may make or change one."""
+    Exchange.no_declare = True
     app = Celery("sweepfw", broker=broker, set_as_current=False, fixups=[])
     app.conf.update(SETTINGS)
     return app
@@ -105,6 +108,7 @@ def make_worker(
     app.amqp.queues[queue].exchange = Exchange("")  # Celery put its own there, which a worker can't declare
     app.steps["consumer"].add(_reading(connected))
     _restrict(app)
+    guard(app)
     _quieten()
     return app.WorkController(
         hostname=name,

@@ -79,8 +79,8 @@ def _exchange(name: str, kind: str, channel: Any) -> None:
         ("head", partial(_publish, OWN), "ok"),
         ("head", partial(_declare, OWN), "refused"),
         ("head", partial(_consume, OWN), "refused"),
-        ("flower", partial(_exchange, "celeryev", "topic"), "ok"),
-        ("worker-a", partial(_exchange, "celeryev", "topic"), "ok"),
+        ("flower", partial(_exchange, "celeryev", "topic"), "refused"),  # the broker has it from its start
+        ("worker-a", partial(_exchange, "celeryev", "topic"), "refused"),
         ("worker-a", partial(_publish, "worker.heartbeat", exchange="celeryev"), "ok"),
         ("flower", partial(_declare, "celeryev.0a1b"), "ok"),
         ("worker-a", partial(_declare, "celeryev.0a1b"), "refused"),

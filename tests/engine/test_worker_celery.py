@@ -17,12 +17,9 @@ from sweepfw.core.broker import FLOWER
 
 def test_workers_answer_questions_and_obey_nobody(broker: Broker, head: HeadLab, work: Work) -> None:
     worker = work("a")
-    from celery import Celery
+    from sweepfw.engine.celery_app import make_app
 
-    app = Celery("asks", broker=broker.address(FLOWER), set_as_current=False)
-    app.conf.control_queue_exclusive = False
-    app.conf.control_queue_durable = True
-    control = app.control
+    control = make_app(broker.address(FLOWER)).control
     [pong] = control.ping(timeout=3)
     [name] = pong
     assert name.startswith("a-") and pong[name] == {"ok": "pong"}
