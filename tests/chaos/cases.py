@@ -30,14 +30,16 @@ def deal(
     ]
 
 
-def write_project(folder: Path, cases: Sequence[str], witnessed: str, more: str = "") -> None:
+def write_project(
+    folder: Path, cases: Sequence[str], witnessed: str, more: str = "", poison: str = "keeper"
+) -> None:
     """A project of these trials. `witnessed`: the witness folder as trials see it; `more`: lines of
-    project.yml."""
+    project.yml; `poison`: what the poisoned ones kill."""
     folder.mkdir(parents=True)
     shutil.copy(witness.__file__, folder / "witness.py")
     (folder / "project.yml").write_text(
         'command: [python, witness.py, "{case}"]\n'
-        f"variables: {{CHAOS_WITNESS: '{witnessed}'}}\n"
+        f"variables: {{CHAOS_WITNESS: '{witnessed}', CHAOS_POISON: {poison}}}\n"
         "metrics: [proof]\nmax_failures: null\ngrace: 1\n" + more
     )
     (folder / "parameters.yml").write_text("case:\n" + "".join(f"  - {case}\n" for case in cases))

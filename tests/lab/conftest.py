@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator
 import lab_images
 import pytest
 from lab import Lab
-from lab_docker import LabError, docker
 
 LAB = "SWEEPFW_LAB" in os.environ  # scripts/test --lab says so
 
@@ -23,18 +22,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("hosts")
 
 
-def why_not() -> str:
-    """Why no lab can run here, or nothing."""
-    try:
-        docker("version")
-        return "" if lab_images.ready(lab_images.names()) else "no images; `scripts/lab images` makes them"
-    except LabError as error:
-        return str(error).splitlines()[-1]
-
-
 @pytest.fixture(scope="session")
 def _lab_runs() -> None:
-    reason = why_not()
+    reason = lab_images.why_not()
     if reason and not LAB:
         pytest.skip(f"the lab can't run here: {reason}")
 

@@ -38,7 +38,8 @@ class Kind:
 
     engine: has Docker; its disk is `docker_disk` large (such as "300m"), if given. home: the name of a home
     that several hosts share. machine_id: instead of a fresh one. behind: only that host may reach its SSH.
-    image: another one of this machine's, with what bare.Dockerfile adds.
+    image: another one of this machine's, with what bare.Dockerfile adds. share: the name of a folder,
+    /srv/NAME, that several hosts share and that no host takes along when it is lost.
     """
 
     gpus: int = 0
@@ -48,6 +49,7 @@ class Kind:
     machine_id: str = ""
     behind: str = ""
     image: str = ""
+    share: str = ""
 
 
 @dataclass
@@ -138,6 +140,9 @@ class Lab:
                 arguments += ["--mount", f"type=volume,src={volumes[name]},dst=/var/lib/docker"]
             if kind.home:
                 arguments += ["--mount", f"type=volume,src={self.network}-home-{kind.home},dst=/home"]
+            if kind.share:
+                volume = f"{self.network}-share-{kind.share}"
+                arguments += ["--mount", f"type=volume,src={volume},dst=/srv/{kind.share}"]
             place = ["--network", self.network, "--ip", host.address, "--network-alias", name]
             image = kind.image or (self.images.host if kind.engine else self.images.bare)
             run_machine("--name", host.container, "--hostname", name, *labels, *place, *arguments, image)
@@ -146,6 +151,8 @@ class Lab:
 
         for home in {kind.home for kind in kinds.values()} - {""}:
             docker("volume", "create", *labels, f"{self.network}-home-{home}")
+        for share in {kind.share for kind in kinds.values()} - {""}:
+            docker("volume", "create", *labels, f"{self.network}-share-{share}")
         with ThreadPoolExecutor() as pool:
             starts = [pool.submit(start, n, *item) for n, item in enumerate(kinds.items(), 1)]
             self.hosts = [one.result() for one in starts]

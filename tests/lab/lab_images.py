@@ -55,6 +55,15 @@ def names() -> Images:
     )
 
 
+def why_not() -> str:
+    """Why no lab can run here, or nothing."""
+    try:
+        docker("version")
+        return "" if ready(names()) else "no images; `scripts/lab images` makes them"
+    except LabError as error:
+        return str(error).splitlines()[-1]
+
+
 def trust() -> dict[str, bytes]:
     """Files that a stock Debian needs to reach apt's and pip's servers from here. By their place in it."""
     files: dict[str, bytes] = {}

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import IO
 
 from lab import Lab
 from lab_host import Host
@@ -58,14 +59,14 @@ class Site:
             f"name: t\nhosts: {hosts}\nbuild: {{base: {Lab.base}, rabbitmq: {Lab.rabbitmq}}}\n{more}\n"
         )
 
-    def start(self, *words: str) -> subprocess.Popen[str]:
-        """The command, running."""
+    def start(self, *words: str, output: IO[bytes] | int = subprocess.PIPE) -> subprocess.Popen[str]:
+        """The command, running; both its streams go to `output`."""
         return subprocess.Popen(
             [sys.executable, "-m", "sweepfw", *words],
             cwd=self.workspace,
             env=self.environment,
             stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
+            stdout=output,
             stderr=subprocess.STDOUT,
             text=True,
         )

@@ -1,0 +1,171 @@
+"""What is left to judge by, after a sweep on a deployment: gathered without the product where that can be."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from cluster_bed import LEASE, STATE, WITNESS, Bed
+from cluster_kinds import KINDS
+from invariants import Kept, Key, Struck
+from schedule import Fault
+from witness import Life
+
+HEARD = 4.0  # seconds in which what was late is still told, after a fault is over
+POISON = 60.0  # seconds in which what a poisoned trial killed is missed
+
+
+class Strike(NamedTuple):
+    """A fault as it happened, by CLOCK_MONOTONIC. `broken`: what was seen that must not be."""
+
+    fault: Fault
+    host: str
+    began: float
+    ended: float
+    result: str
+    broken: str = ""
+
+    @property
+    def kind(self) -> str:
+        return self.fault.kind
+
+    @property
+    def costs(self) -> str:
+        return KINDS[self.kind].costs
+
+
+# -- what was kept ---------------------------------------------------------------------------------------
+
+
+def fetch(bed: Bed, folder: Path) -> None:
+    """The witnesses' folder, and what the head keeps of attempts."""
+    bed.bring(bed.head, WITNESS, folder / "witness")
+    shape = f'{{{{range .Mounts}}}}{{{{if eq .Destination "{STATE}"}}}}{{{{.Source}}}}{{{{end}}}}{{{{end}}}}'
+    place = bed.head.run(["docker", "inspect", "-f", shape, bed.container("head")]).stdout.strip()
+    bed.bring(bed.head, f"{place}/runs", folder / "runs")
+
+
+def kept(runs: Path, sweeps: Iterable[Mapping[str, Any]], *, home: bool) -> dict[Key, Kept]:
+    """What lies of each attempt in such a folder. `home`: all files were brought there; else large ones are
+    on the hosts that made them."""
+    found: dict[Key, Kept] = {}
+    for sweep in sweeps:
+        for trial in sweep["trials"]:
+            for attempt in trial["attempts"]:
+                place = runs / sweep["sweep"] / "trials" / str(trial["trial"]) / str(attempt["attempt"])
+                if place.is_dir():
+                    found[sweep["sweep"], trial["trial"], attempt["attempt"]] = _kept(place, trial, home=home)
+    return found
+
+
+def _kept(place: Path, trial: Mapping[str, Any], *, home: bool) -> Kept:
+    log, outcome = place / "output.log", place / "outcome.json"
+    large = not home and str(trial["params"].get("case", "")).startswith("disk ")
+    files = {
+        str(path.relative_to(place / "files")): _digest(path)
+        for path in (place / "files").rglob("*")
+        if path.is_file()
+    }
+    return Kept(
+        _digest(log) if log.is_file() else None,
+        None if large else files,
+        json.loads(outcome.read_text()) if outcome.is_file() else None,
+    )
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+# -- whom the faults may have cost something -------------------------------------------------------------
+
+
+def struck(strikes: Sequence[Strike], lives: Sequence[Life]) -> list[Struck]:
+    found = []
+    for strike in strikes:
+        if strike.costs != "nobody":
+            host = strike.host if strike.costs == "host" or strike.host != "host1" else None
+            found.append(Struck(strike.kind, strike.began, strike.ended + LEASE + HEARD, host))
+    poison = [life for life in lives if life.kind == "poison"]
+    return found + [Struck("poison", each.started, each.started + POISON, each.host) for each in poison]
+
+
+def may_fail(
+    strikes: Sequence[Strike], lives: Sequence[Life], sweeps: Iterable[Mapping[str, Any]]
+) -> set[tuple[str, int]]:
+    """Trials that faults may have let fail for good: killed by hand, or by the kernel beside its choice; and
+    those that were lost again and again, as often as makes a trial poison."""
+    found = set()
+    for strike in strikes:
+        if strike.kind == "trial-kill" and strike.result.startswith("trial "):
+            name, _, number = strike.result.removeprefix("trial ").rpartition("/")
+            found.add((name, int(number)))
+        if strike.kind == "worker-oom":
+            found |= {
+                (life.sweep, life.trial)
+                for life in lives
+                if life.host == strike.host and life.exit is None and life.started < strike.ended + 1
+            }
+    for sweep in sweeps:
+        for trial in sweep["trials"]:
+            lost = sum(one["state"] in ("lost", "stale") for one in trial["attempts"])
+            if trial["reason"] == "host lost" and lost >= 4:
+                found.add((sweep["sweep"], trial["trial"]))
+    return found
+
+
+# -- figures ---------------------------------------------------------------------------------------------
+
+
+def figures(
+    strikes: Sequence[Strike], lives: Sequence[Life], sweeps: Sequence[Mapping[str, Any]]
+) -> dict[str, Any]:
+    attempts = [one for sweep in sweeps for trial in sweep["trials"] for one in trial["attempts"]]
+    states = {
+        state: sum(one["state"] == state for one in attempts) for state in ("lost", "stale", "interrupted")
+    }
+    again = redispatch(strikes, lives)
+    told: dict[str, Any] = {
+        "attempts": len(attempts),
+        "of them " + ", ".join(states): ", ".join(str(n) for n in states.values()),
+        f"sent again after (s, lease {LEASE})": _spread(again),
+        "dispatch resumed after a broker fault (s)": _spread(resumed(strikes, lives, "broker")),
+        "dispatch resumed after a head fault (s)": _spread(resumed(strikes, lives, "head")),
+    }
+    return told
+
+
+def redispatch(strikes: Sequence[Strike], lives: Sequence[Life]) -> list[float]:
+    """From a fault that cost a trial its attempt to the start of its next one."""
+    first: dict[Key, float] = {life.key: life.started for life in reversed(lives)}
+    found = []
+    for strike in strikes:
+        if strike.costs == "nobody":
+            continue
+        for life in lives:
+            after = first.get((life.sweep, life.trial, life.attempt + 1))
+            hit = life.host == strike.host and life.started < strike.began
+            if hit and after is not None and after > strike.began and (life.ended or after) > strike.began:
+                found.append(after - strike.began)
+    return found
+
+
+def resumed(strikes: Sequence[Strike], lives: Sequence[Life], what: str) -> list[float]:
+    """From the end of a fault to the next trial's start, where one came."""
+    starts = sorted(life.started for life in lives)
+    found = []
+    for strike in strikes:
+        if strike.kind.startswith(what):
+            after = next((start for start in starts if start > strike.ended), None)
+            found += [] if after is None else [after - strike.ended]
+    return found
+
+
+def _spread(values: Sequence[float]) -> str:
+    if not values:
+        return "none"
+    return f"median {statistics.median(values):.1f}, at most {max(values):.1f}, of {len(values)}"

@@ -1,0 +1,131 @@
+"""Faults of workers, trials, GPUs and clocks, and what people do at the wrong moment."""
+
+from __future__ import annotations
+
+import random
+import subprocess
+import time
+from contextlib import suppress
+
+from cluster_bed import Bed
+from cluster_kinds import beyond, fault, mend_by_up
+from lab_host import Host
+
+
+@fault("worker-kill", "any", "host")
+def worker_kill(bed: Bed, host: Host, detail: float) -> str:
+    """the worker (Celery main): kill -9"""
+    return "" if bed.signal(host, "KILL", bed.main(host, "worker")) else "it did not run"
+
+
+@fault("worker-frozen", "any", "host")
+def worker_frozen(bed: Bed, host: Host, detail: float) -> str:
+    """the worker: SIGSTOP beyond the lease, then SIGCONT"""
+    main = bed.main(host, "worker")
+    bed.signal(host, "STOP", main)
+    time.sleep(beyond(detail))
+    bed.signal(host, "CONT", main)
+    return f"{beyond(detail):.0f} s"
+
+
+@fault("worker-oom", "any", "host")
+def worker_oom(bed: Bed, host: Host, detail: float) -> str:
+    """the worker: out of memory, ended by the kernel"""
+    main, name = bed.main(host, "worker"), bed.container("worker")
+    if main is None:
+        return "it did not run"
+    host.run(["sh", "-c", f"echo 1000 >/proc/{main}/oom_score_adj"])
+    limit = str(_memory(bed, host) + 20_000_000)
+    host.run(["docker", "update", "--memory", limit, "--memory-swap", limit, name])
+    eat = "import time; x = bytearray(b'x') * 200_000_000; time.sleep(1)"
+    bed.inside(host, "worker", "timeout", "10", "python3", "-c", eat, check=False)
+    host.run(["docker", "update", "--memory", "60g", "--memory-swap", "60g", name], check=False)
+    time.sleep(0.5)
+    return "ended by the kernel" if bed.main(host, "worker") != main else "the kernel chose another"
+
+
+def _memory(bed: Bed, host: Host) -> int:
+    look = "cat /sys/fs/cgroup/memory/memory.usage_in_bytes 2>/dev/null || cat /sys/fs/cgroup/memory.current"
+    return int(bed.inside(host, "worker", "sh", "-c", look))
+
+
+@fault("trial-kill", "any", "nobody")
+def trial_kill(bed: Bed, host: Host, detail: float) -> str:
+    """a trial: kill -9 from outside; it fails, and its neighbours go on"""
+    victims = bed.named(host, "worker", "witness.py")
+    if not victims:
+        return "none ran"
+    pid = victims[int(detail * len(victims))]
+    told = host.run(["cat", f"/proc/{pid}/environ"], check=False).stdout.split("\0")
+    who = dict(word.split("=", 1) for word in told if "=" in word)
+    if not bed.signal(host, "KILL", pid):
+        return "it had ended"
+    return f"trial {who.get('SWEEPFW_SWEEP')}/{who.get('SWEEPFW_TRIAL')}"
+
+
+@fault("keeper-kill", "any", "host")
+def keeper_kill(bed: Bed, host: Host, detail: float) -> str:
+    """a slot's keeper: kill -9; its trial is lost, its neighbours go on"""
+    victims = bed.named(host, "worker", "sweepfw-keeper")
+    return "" if victims and bed.signal(host, "KILL", victims[int(detail * len(victims))]) else "none ran"
+
+
+@fault("guardian-kill", "any", "host")
+def guardian_kill(bed: Bed, host: Host, detail: float) -> str:
+    """the guardian: kill -9"""
+    return (
+        "" if bed.signal(host, "KILL", *bed.named(host, "worker", "sweepfw-guard")[:1]) else "it did not run"
+    )
+
+
+@fault("gpu-broken", "any", "nobody")
+def gpu_broken(bed: Bed, host: Host, detail: float) -> str:
+    """the GPUs' driver: nvidia-smi fails; what runs goes on, nothing new starts there"""
+    place = bed.lab.hosts[2]
+    place.run(["touch", "/var/lib/lab-gpus/broken"])
+    time.sleep(5 + 5 * detail)
+    place.run(["rm", "-f", "/var/lib/lab-gpus/broken"])
+    return f"of {place.name}"
+
+
+@fault("clock", "any", "nobody")
+def clock(bed: Bed, host: Host, detail: float) -> str:
+    """a wall clock: an hour ahead or behind for a while, the worker's or the head's"""
+    role = "head" if host is bed.head and detail < 0.6 else "worker"
+    hours = 1 if int(detail * 100) % 2 else -1
+    bed.pretend(host, role, clock=3600 * hours)
+    time.sleep(6 + 10 * detail)
+    bed.pretend(host, role)
+    return f"the {role}'s, {hours:+d} h"
+
+
+# -- people ----------------------------------------------------------------------------------------------
+
+
+@fault("cli-kill", "head", "nobody")
+def cli_kill(bed: Bed, host: Host, detail: float) -> str:
+    """the command that follows the sweep: kill -9"""
+    return "" if bed.kill_follower() else "it did not run"
+
+
+@fault("submit-kill", "head", "nobody")
+def submit_kill(bed: Bed, host: Host, detail: float) -> str:
+    """another `sweepfw run`, killed while it submits: its sweep is there whole, or not at all"""
+    process = bed.site.start("run", "extra", "--detach")
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(0.2 + 1.6 * detail)
+    ended = process.poll()
+    process.kill()
+    process.communicate()
+    return f"killed after {0.2 + 1.6 * detail:.1f} s" if ended is None else f"it had ended, exit {ended}"
+
+
+@fault("up-kill", "head", "nobody")
+def up_kill(bed: Bed, host: Host, detail: float) -> str:
+    """`infra up` again, while trials run: killed, and then to its end; it restarts nothing"""
+    process = bed.site.start("infra", "up")
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(0.3 + random.Random(detail).uniform(0, 3))
+    process.kill()
+    process.communicate()
+    return mend_by_up(bed)

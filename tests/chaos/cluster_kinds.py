@@ -1,0 +1,67 @@
+"""What strikes a deployment: a table of faults, filled by the modules cluster_faults_*.
+
+Each fault strikes a host, lasts, and heals; it returns what it did, in a word. `where` it strikes: `head` the
+head's host; `far` one that the head reaches over a link; `any`. `costs`: whose trials may have to run again:
+`nobody`'s, those on that `host`, or `all`. Where that is nobody, a product shows what it is worth.
+"""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+from cluster_bed import LEASE, Bed
+from lab_host import Host
+
+Act: TypeAlias = Callable[[Bed, Host, float], str]
+Where: TypeAlias = Literal["head", "far", "any"]
+Costs: TypeAlias = Literal["nobody", "host", "all"]
+
+
+class BrokenError(Exception):
+    """What was seen while a fault struck breaks a promise."""
+
+
+@dataclass(frozen=True)
+class Kind:
+    act: Act
+    what: str
+    where: Where
+    costs: Costs
+
+
+KINDS: dict[str, Kind] = {}
+
+
+def fault(name: str, where: Where, costs: Costs) -> Callable[[Act], Act]:
+    """Put the function into the table; its docstring tells people what it does."""
+
+    def keep(act: Act) -> Act:
+        KINDS[name] = Kind(act, " ".join((act.__doc__ or "").split()), where, costs)
+        return act
+
+    return keep
+
+
+def beyond(detail: float) -> float:
+    """Seconds after which a lease has run out."""
+    return LEASE + 4 + 6 * detail
+
+
+def within(detail: float) -> float:
+    """Seconds that a lease outlasts by far."""
+    return 2 + (LEASE / 2 - 2) * detail
+
+
+def mend_by_up(bed: Bed) -> str:
+    """What a person does about what is missing."""
+    process = bed.site.start("infra", "up")
+    try:
+        process.communicate(timeout=120)
+    except subprocess.TimeoutExpired:
+        return "infra up did not end"
+    finally:
+        process.kill()
+    return f"infra up: exit {process.returncode}"

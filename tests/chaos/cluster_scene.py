@@ -1,0 +1,178 @@
+"""A sweep on a deployment, who follows it, who looks at it, and the faults that strike meanwhile."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+import cases
+import witness
+from cluster_bed import SLOTS, WITNESS, Bed
+from cluster_evidence import Strike
+from cluster_faults import KINDS
+from cluster_kinds import BrokenError
+from invariants import Sample
+from lab_host import Host
+from schedule import Fault, plan
+from witness import Life
+
+SHARES = {"fail": 3, "signal": 2, "daemon": 6, "deaf": 4, "memory": 1, "disk": 0.1, "poison": 0.1}
+USUAL = 60.0  # seconds of faults, for a hundred trials
+PATIENCE = 240.0  # seconds in which what is left ends, after all is healed
+LOOK = 4.0  # seconds between two looks at what is said of the sweep
+PROJECT = "environment: inherit\ncheckpoint_every: 1s\n"
+
+
+@dataclass(frozen=True)
+class Options:
+    """`restarts`: how often `infra up` at the beginning and `infra down` at the end are killed."""
+
+    seed: int
+    trials: int = 100
+    faults: int = 10
+    kinds: Sequence[str] = tuple(KINDS)
+    seconds: float = USUAL
+    hosts: int = 3
+    restarts: int = 0
+    arguments: Sequence[str] = ()
+
+
+@dataclass
+class Scene:
+    """As a context: the sweep is there, and its first trial began; at the end nobody follows it any more."""
+
+    bed: Bed
+    options: Options
+    say: Callable[[str], object]
+    strikes: list[Strike] = field(default_factory=list)
+    samples: list[Sample] = field(default_factory=list)
+    followed: list[str] = field(default_factory=list)
+    sweeps: list[Mapping[str, Any]] = field(default_factory=list)  # as told at the end
+    lives: list[Life] = field(default_factory=list)
+    over: threading.Event = field(default_factory=threading.Event)
+    begun: float = 0.0
+
+    def __post_init__(self) -> None:
+        self._locks = {host.name: threading.Lock() for host in self.bed.lab.hosts}
+        self._lock = threading.Lock()
+        self._threads = [threading.Thread(target=work, daemon=True) for work in (self._follow, self._look)]
+
+    def __enter__(self) -> Scene:
+        self._write_projects()
+        for thread in self._threads:
+            thread.start()
+        look = ["test", "-s", f"{WITNESS}/witness.jsonl"]
+        self.bed.until(lambda: not self.bed.head.run(look, check=False).returncode, 120, "the first trial")
+        self.begun = time.monotonic()
+        return self
+
+    def _write_projects(self) -> None:
+        """`chaos`, whose trials last about as long as the faults, and `extra`."""
+        o = self.options
+        share = 0.7 * o.seconds * SLOTS * o.hosts / o.trials  # of a trial in the slots' time, but for losses
+        dealt = cases.deal(o.seed, o.trials, SHARES, (0.2, max(0.4, 2 * share - 0.2)))
+        few = [witness.case("calm", 0.5, number) for number in (1, 2, 3)]
+        projects = self.bed.site.workspace / "projects"
+        cases.write_project(projects / "chaos", dealt, "/witness", PROJECT, poison="worker")
+        cases.write_project(projects / "extra", few, "/witness", PROJECT)
+
+    def __exit__(self, *_: object) -> None:
+        self.over.set()
+        self.bed.kill_follower()
+        for thread in self._threads:
+            thread.join(60)
+
+    def faults(self) -> None:
+        """Strike, each fault at its time; returns when the last one is over."""
+        planned = plan(self.options.seed, self.options.kinds, self.options.faults, self.options.seconds)
+        threads = []
+        for each in planned:
+            time.sleep(max(0.0, self.begun + each.at - time.monotonic()))
+            threads.append(threading.Thread(target=self._strike, args=(each,), daemon=True))
+            threads[-1].start()
+        for thread in threads:
+            thread.join(300)
+        self.strikes.sort(key=lambda strike: strike.began)
+
+    def _strike(self, fault: Fault) -> None:
+        kind, detail, broken = KINDS[fault.kind], "", ""
+        host = self._victim(fault)
+        with self._locks[host.name]:
+            if host.name in self.bed.lost:  # since we looked
+                return
+            began = time.monotonic()
+            try:
+                detail = kind.act(self.bed, host, fault.detail)
+            except BrokenError as error:
+                broken = str(error)
+            except Exception as error:
+                detail = f"could not: {type(error).__name__}: {error}"[:200]
+            strike = Strike(fault, host.name, began, time.monotonic(), detail, broken)
+        with self._lock:
+            self.strikes.append(strike)
+        self.say(f"{began - self.begun:7.1f} s  {fault.kind:<15} {host.name:<6} {broken or detail}")
+
+    def _victim(self, fault: Fault) -> Host:
+        where = KINDS[fault.kind].where
+        hosts = {"head": [self.bed.head], "far": self.bed.far, "any": self.bed.lab.hosts}[where]
+        there = [host for host in hosts if host.name not in self.bed.lost]
+        return there[fault.target % len(there)]
+
+    def heal(self) -> None:
+        """All but the lost hosts as they were; what was removed, `infra up` makes again."""
+        lost = set(self.bed.lost)
+        self.bed.heal(but=lost)
+        without = ["--skip-unreachable"] if lost else []
+        self.bed.site.sweepfw("infra", "up", *without, code=None, seconds=200)
+
+    def wait_for_the_end(self) -> None:
+        """Of all sweeps. Those that don't reach it are judged as they are."""
+        with suppress(AssertionError):
+            self.bed.until(self._done, PATIENCE, "the sweeps' ends")
+        self.bed.heal()
+        self.bed.site.sweepfw("infra", "up", code=None, seconds=200)
+        time.sleep(2 * LOOK)  # who was away hears what became of its trials
+
+    def _done(self) -> bool:
+        found = self.bed.told("ls")
+        return bool(found) and all(sweep["state"] in ("done", "stopped", "paused") for sweep in found)
+
+    # -- beside it -------------------------------------------------------------------------------------
+
+    def _follow(self) -> None:
+        """`run`, and `attach` again and again, until the sweep has ended."""
+        words, log = ["run", "chaos", "--json"], self.bed.site.folder / "follower.log"
+        while not self.over.is_set():
+            with log.open("ab") as out:
+                process = self.bed.follower = self.bed.site.start(*words, output=out)
+                code = process.wait()
+            self.followed.append(f"{words[0]} {code}")
+            states = self._states()
+            if states.get("chaos-1") == "done":
+                return
+            words = ["attach", "chaos-1", "--json"] if "chaos-1" in states else words
+            self.over.wait(1)
+
+    def _states(self) -> dict[str, str]:
+        """The deployment's sweeps, as soon as somebody tells."""
+        while not self.over.is_set():
+            found = self.bed.told("ls")
+            if found is not None:
+                return {sweep["sweep"]: sweep["state"] for sweep in found}
+            self.over.wait(1)
+        return {}
+
+    def _look(self) -> None:
+        """What `ls` and `show` say of the sweeps, now and then."""
+        turn = 0
+        while not self.over.wait(LOOK):
+            turn += 1
+            found = self.bed.told("ls") if turn % 4 else [self.bed.told("show", "chaos-1")]
+            now = time.monotonic()
+            for one in found or []:
+                if one is not None:
+                    self.samples.append(Sample(now, one["sweep"], one["state"], one["counts"]))

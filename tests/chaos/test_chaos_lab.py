@@ -1,0 +1,27 @@
+"""Chaos on a deployment of three hosts, short and always the same: `scripts/chaos lab` does it at length."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import cluster
+import lab_images
+import pytest
+from cluster_scene import Options
+
+# Chosen so that the ten faults differ: workers, head, ledger, broker, host and links are among them.
+SEED = 4
+
+
+@pytest.mark.hosts
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_ten_faults_break_no_promise(tmp_path: Path) -> None:
+    reason = lab_images.why_not()
+    if reason and "SWEEPFW_LAB" not in os.environ:
+        pytest.skip(f"the lab can't run here: {reason}")
+    told = cluster.run(Options(SEED, arguments=("--seed", str(SEED))), tmp_path)
+    print(told.text())
+    assert told.breaches == []
+    assert len(told.strikes) == 10
