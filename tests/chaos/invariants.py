@@ -32,13 +32,14 @@ class Kept(NamedTuple):
 
 class Struck(NamedTuple):
     """Whom a fault may have cost an attempt: those that lived within `since` to `until`, on this host or on
-    any, of this trial (sweep, number) or of any."""
+    any, of this trial (sweep, number) or of any, of this sweep or of any."""
 
     kind: str
     since: float
     until: float
     host: str | None = None
     trial: tuple[str, int] | None = None
+    sweep: str | None = None
 
 
 class Sample(NamedTuple):
@@ -299,6 +300,8 @@ def _span(trial: Trial, attempt: Mapping[str, Any], story: Story) -> tuple[float
 
 def _hits(struck: Struck, trial: Trial, since: float, until: float, host: str | None) -> bool:
     if struck.trial is not None and struck.trial != trial.id:
+        return False
+    if struck.sweep not in (None, trial.sweep):
         return False
     if struck.host is not None and host is not None and struck.host != host:
         return False

@@ -25,7 +25,7 @@ KINDS = {
     "daemon": "leaves daemons of its own session behind, and succeeds",
     "deaf": "ignores SIGTERM, and succeeds",
     "memory": "takes memory until the kernel or its own limit ends it",
-    "disk": "writes output until the disk is full or it has written enough, and succeeds",
+    "disk": "writes until the disk is full or it is enough, takes most of it away, and succeeds",
     "poison": "kills its keeper, or with CHAOS_POISON=worker its worker, every time",
 }
 ENDS = {
@@ -39,6 +39,7 @@ BEAT = 0.1  # seconds between two signs of a daemon
 DAEMON_LIFE = 90.0  # seconds after which a daemon that nobody killed ends by itself
 MEMORY = 400_000_000  # bytes that a `memory` trial takes at most
 DISK = 64_000_000  # bytes that a `disk` trial writes at most
+BIG, LITTLE = "big.bin", 1000  # its file, and the bytes of it that it keeps
 
 
 def case(kind: str, seconds: float, number: int) -> str:
@@ -266,22 +267,16 @@ def _limit_group(limit: int) -> bool:
 
 
 def fill_disk() -> dict[str, str]:
-    """Write until there is no room or it is enough; what was written is output like any other."""
-    digest, path, block = (
-        hashlib.sha256(),
-        Path(os.environ["SWEEPFW_OUTPUT"], "big.bin"),
-        b"0123456789abcdef" * 4096,
-    )
-    written = 0
+    """Write until there is no room or it is enough; a little of it is kept, like any output."""
+    path, block = Path(os.environ["SWEEPFW_OUTPUT"], BIG), b"0123456789abcdef" * 4096
     with open(path, "wb", buffering=0) as file:
         try:
-            while written < DISK:
-                count = file.write(block)
-                digest.update(block[:count])
-                written += count
+            for _ in range(DISK // len(block)):
+                file.write(block)
         except OSError:
             pass
-    return {"big.bin": digest.hexdigest()}
+        os.ftruncate(file.fileno(), LITTLE)
+    return {BIG: hashlib.sha256(path.read_bytes()).hexdigest()}
 
 
 def kill_worker() -> None:

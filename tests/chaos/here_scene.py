@@ -1,0 +1,164 @@
+"""One run of chaos on this machine: a sweep, the faults that strike it, and what a person does after each."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from typing import Any
+
+import cases
+from here_world import LONG, World
+from invariants import Sample, Story, Struck
+from report import Strike
+from schedule import Fault
+from witness import ENDS
+
+SLACK = 0.3  # seconds after a strike in which a process still dies of it
+STALL = 90.0  # seconds without any trial's start after which a run counts as stuck
+ROUNDS = 12  # times that a person goes on with what is left
+
+
+class Scene:
+    """What the faults did, kept for the judge. `sweep`: the main one; others come from the faults."""
+
+    def __init__(self, world: World, sweep: str) -> None:
+        self.world, self.sweep = world, sweep
+        self.began = time.monotonic()
+        self.strikes: list[Strike] = []
+        self.struck: list[Struck] = []
+        self.reopened: set[tuple[str, int]] = set()
+        self.cancelled: set[tuple[str, int]] = set()
+        self.waits: list[float] = []  # seconds from a death to the next trial's start
+        self.samples: list[Sample] = []  # what `ls` said meanwhile
+        self.clock_jumped = False
+        self.stopped_at: int | None = None  # how many had begun when somebody stopped the sweep
+        self._deaths: list[tuple[float, int]] = []  # when, and how many trials had begun
+
+    # -- what faults use -------------------------------------------------------------------------------
+
+    def hit(self, kind: str, since: float, until: float | None = None, **whom: Any) -> None:
+        """From then to now (or `until`) this may have cost attempts: of any trial, unless `whom` says so."""
+        self.struck.append(Struck(kind, since, (until or time.monotonic()) + SLACK, **whom))
+
+    def died(self) -> None:
+        """The run is over against everybody's will; we see when trials start again."""
+        self._deaths.append((time.monotonic(), self.world.starts()))
+
+    def tell(self, fault: Fault, victim: str, result: str) -> None:
+        at = time.monotonic() - self.began
+        self.strikes.append(Strike(round(at, 2), fault.kind, victim, result))
+
+    def resume(self, **more: str) -> None:
+        """What a person types after the death of a run, or of one that was stopped."""
+        words = ["--cancelled"] if self.stopped_at is not None else []
+        self.world.start("resume", self.sweep, "-q", "-j", str(self.world.jobs), *words, **more)
+
+    def go_on(self) -> None:
+        """If the run has ended, whyever, resume."""
+        if self.world.run is None or not self.world.run.alive:
+            self.world.make_room()
+            self.resume()
+
+    def at_work(self, seconds: float = 30.0) -> None:
+        """A run is there, with trials; but for one that has nothing left to run."""
+        if self.world.run is None or not self.world.run.alive:
+            self.go_on()
+            starts, deadline = self.world.starts(), time.monotonic() + seconds
+            while self.ended(0) is None and self.world.starts() == starts and time.monotonic() < deadline:
+                time.sleep(0.01)
+            self._note(self.world.starts())
+
+    # -- the course of events --------------------------------------------------------------------------
+
+    def wait_for(self, starts: float) -> None:
+        """Until so many trials have begun; where the run ends meanwhile, a person goes on once, and where
+        nothing is left to run the fault strikes a sweep that is done."""
+        resumed, seen, since = False, self.world.starts(), time.monotonic()
+        while (now := self.world.starts()) < starts:
+            if self.world.run is None or not self.world.run.alive:
+                if resumed:
+                    break
+                resumed = True
+                self.go_on()
+            self.world.make_room()
+            if now != seen:
+                resumed, seen, since = False, now, time.monotonic()
+            elif time.monotonic() - since > STALL:
+                self.world.complaints.append(f"nothing started within {STALL:g} s while the run lived")
+                break
+            self._note(now)
+            time.sleep(0.02)
+
+    def _note(self, starts: int) -> None:
+        """Trials start: so a stop is over, and so is what followed a death."""
+        if self.stopped_at is not None and starts > self.stopped_at:
+            self.stopped_at = None
+        while self._deaths and starts > self._deaths[0][1]:
+            self.waits.append(time.monotonic() - self._deaths.pop(0)[0])
+
+    def finish(self) -> None:
+        """What a person does until all have their ends: resume what is left, retry what the faults broke."""
+        self.wait_for(float("inf"))
+        self.world.let_go()
+        for round_ in range(ROUNDS):
+            again = [words for one in self.world.sweeps() for words in self._left(one, round_)]
+            for words in again:
+                self.world.make_room()
+                self.world.call(*words)
+            if not again:
+                return
+        self.world.complaints.append(f"not all had an end after {ROUNDS} rounds of resume and retry")
+
+    def _left(self, sweep: dict[str, Any], round_: int) -> Iterable[tuple[str, ...]]:
+        name, counts = sweep["sweep"], sweep["counts"]
+        how = ("-q", "-j", str(self.world.jobs))
+        if sweep["state"] != "done" or {"queued", "running", "held"} & set(counts):
+            if not (sweep["state"] == "stopped" and round_):
+                yield (
+                    ("resume", name, "--cancelled", *how)
+                    if sweep["state"] == "stopped"
+                    else (
+                        "resume",
+                        name,
+                        *how,
+                    )
+                )
+        elif counts.get("failed") and round_ < ROUNDS // 2:
+            broken = self._broken(name)
+            self.reopened |= {(name, number) for number in broken}
+            if broken:
+                yield ("retry", name, *map(str, broken), *how)
+
+    def _broken(self, sweep: str) -> list[int]:
+        """Trials that failed, and would not have if nothing had struck them."""
+        return [
+            trial["trial"]
+            for trial in self.world.show(sweep)["trials"]
+            if trial["state"] == "failed" and kind(trial) not in ENDS
+        ]
+
+    def side_project(self, name: str, seed: int) -> None:
+        """Another project, whose files are no other's."""
+        folder = self.world.workspace / "projects" / name
+        cases.write_project(folder, cases.deal(seed, 3, {}, (0.05, 0.3)), str(self.world.witness))
+        (folder / "new.txt").write_text(f"{name} {seed}\n")
+
+    def story(self, wall: float) -> Story:
+        return Story(
+            struck=self.struck,
+            samples=self.samples,
+            wall=None if self.clock_jumped else wall,
+            reopened=self.reopened,
+            cancelled=self.cancelled,
+        )
+
+    def ended(self, seconds: float = LONG) -> int | None:
+        """The run's exit code once it has ended; None: it has not, within the time."""
+        deadline = time.monotonic() + seconds
+        while self.world.run is not None and self.world.run.alive and time.monotonic() < deadline:
+            time.sleep(0.01)
+        return None if self.world.run is None else self.world.run.process.poll()
+
+
+def kind(trial: Any) -> str:
+    return str(trial["params"]["case"]).split(" ")[0]
