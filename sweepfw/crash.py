@@ -2,8 +2,10 @@
 
 Each stands between two durable writes: whoever goes on must find a state that it can finish, or has finished.
 `SWEEPFW_CRASH=NAME:N` kills the process at its N-th pass (from 1, counted in each process) with SIGKILL, as
-the kernel, a person or a power cut would. Unset, a point costs a comparison. The guardian and its keepers
-inherit the variable; trials never see it. Standard library only: the guardian has nothing else.
+the kernel or a person would. `NAME:N:FILE` makes the file first, and where it is there already nobody dies:
+so only one process does, and whoever asked for it sees that it did. Unset, a point costs a comparison. The
+guardian and its keepers inherit the variable; trials never see it. Standard library only: the guardian has
+nothing else.
 """
 
 from __future__ import annotations
@@ -117,29 +119,29 @@ POINTS = {
     "down.placed": "a checkpoint is in its place, and its pack is still there",
     "down.removal": "one kind of what is ours is gone from a host, others are not",
     "down.removed": "the hosts are clean, and the state folder does not say so",
-    "down.forgotten": "the deployment is forgotten, and keys are left in its folder",
-    "pull.marked": "the sweep's folder is there, and nothing says whose it is",
+    "down.forgotten": "the deployment is forgotten, and its keys are still there",
+    "pull.marked": "the sweep's folder is there, and not yet under its name",
 }
 
 
-def read(text: str) -> tuple[str, int]:
-    """A point's name and the pass that ends the process; ValueError with what would be right."""
-    name, _, number = text.partition(":")
+def read(text: str) -> tuple[str, int, str]:
+    """A point's name, the pass that ends the process, the file; ValueError with what would be right."""
+    name, _, rest = text.partition(":")
+    number, _, file = rest.partition(":")
     if name not in POINTS:
         raise ValueError(f"{VARIABLE}={text!r}: is no point of a crash; they are listed in {__file__}")
     if not (number.isascii() and number.isdecimal() and int(number)):
         raise ValueError(f"{VARIABLE}={text!r}: expected NAME:N with N from 1 on, such as {name}:1")
-    return name, int(number)
+    return name, int(number), file
 
 
-def _wanted(text: str) -> tuple[str, int, str]:
-    try:
-        return (*read(text), "") if text else ("", 0, "")
-    except ValueError as error:
-        return "", 0, str(error)
-
-
-_name, _left, complaint = _wanted(os.environ.get(VARIABLE, ""))  # `complaint`: for who talks with people
+_name, _left, _file = "", 0, ""
+complaint = ""  # what is wrong with the variable, for who talks with people
+try:
+    if os.environ.get(VARIABLE):
+        _name, _left, _file = read(os.environ[VARIABLE])
+except ValueError as error:
+    complaint = str(error)
 
 
 def point(name: str) -> None:
@@ -151,5 +153,16 @@ def point(name: str) -> None:
 def _pass() -> None:
     global _left  # noqa: PLW0603  # counted in each process, by whichever thread comes by
     _left -= 1
-    if _left <= 0:
+    if _left <= 0 and _first():
         os.kill(os.getpid(), 9)
+
+
+def _first() -> bool:
+    """Whether nobody died of it before, as far as that is asked."""
+    if not _file:
+        return True
+    try:
+        os.close(os.open(_file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+    except FileExistsError:
+        return False
+    return True

@@ -18,6 +18,7 @@ from sweepfw.core.deployment import Deployment, Host
 from sweepfw.errors import BusyError, SweepError
 
 _FILE = "deployment.json"
+_GONE = ".gone-"  # begins the name of a folder that is being deleted
 _FORM = 1  # of deployment.json
 
 
@@ -96,12 +97,14 @@ class DeploymentState:
         write_private(self.folder / _FILE, data.encode())
 
     def remove(self) -> None:
-        """Forget it, keys and all."""
+        """Forget it, keys and all. Killed meanwhile, the next look at deployments does the rest."""
         from shutil import rmtree
 
-        (self.folder / _FILE).unlink(missing_ok=True)  # first: half a deployment is none
+        gone = self.folder.with_name(f"{_GONE}{self.name}")
+        rmtree(gone, ignore_errors=True)
+        self.folder.rename(gone)  # half a deployment is none
         crash.point("down.forgotten")
-        rmtree(self.folder, ignore_errors=True)
+        rmtree(gone, ignore_errors=True)
 
     @contextmanager
     def lock(self) -> Iterator[None]:
@@ -127,6 +130,12 @@ def names() -> list[str]:
             found = [entry.name for entry in entries]
     except OSError:  # none was ever made
         return []
+    if gone := [name for name in found if name.startswith(_GONE)]:
+        from shutil import rmtree
+
+        for name in gone:
+            found.remove(name)
+            rmtree(_root() / name, ignore_errors=True)
     return sorted(name for name in found if os.path.isfile(_root() / name / _FILE))  # noqa: PTH113  # never raises
 
 

@@ -51,6 +51,7 @@ class HeadDesk:
         self._orders = StandingOrders(place.state / "forgotten.json", self._stops)
         self._secrets = SecretStore(place.state / "secrets")
         self._tidy_secrets()
+        self._finish_forgetting()
         ledger.watches.append(self)
 
     def end(self) -> None:
@@ -217,17 +218,24 @@ class HeadDesk:
             member.worker: [a.token for found, a in self._ledger.running_on(member.worker) if found == uid]
             for member, *_ in self._roster.all()
         }
-        # Renamed first: killed at any moment, this leaves a sweep that can be forgotten again, or rubbish.
-        folder = self._place.run(sweep.name)
-        rubbish = folder.with_name(f".removed-{sweep.name}-{os.urandom(4).hex()}")
-        if folder.exists():
-            folder.rename(rubbish)
+        # Renamed first: killed at any moment, this leaves a sweep that can be forgotten again, or rubbish
+        # whose name tells the next head what workers still have to delete.
+        rubbish = keeping.put_aside(self._place.run(sweep.name))
         crash.point("remove.aside")
         self._secrets.forget(uid)
         self._ledger.remove(uid)
         self._ledger.flush()
         self._orders.forget(sweep.name, {worker: tokens for worker, tokens in running.items() if tokens})
         shutil.rmtree(rubbish, ignore_errors=True)
+
+    def _finish_forgetting(self) -> None:
+        """What a head began that was killed."""
+        left = keeping.put_aside_before(self._place.runs)
+        known = {sweep.name for sweep in self._ledger.sweeps()} if left else set()
+        for name, rubbish in left:
+            if name not in known:
+                self._orders.forget(name, {})
+            shutil.rmtree(rubbish, ignore_errors=True)
 
     def drain(self, host: str, *, off: bool = False) -> None:
         """See Desk.drain."""

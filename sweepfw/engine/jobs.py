@@ -114,7 +114,7 @@ class Jobs:
             return file.read_text()
         if text is not None:
             file.parent.mkdir(parents=True, exist_ok=True)
-            draft = file.with_name(f"{file.name}.{os.getpid()}")  # half of it would be taken for the whole
+            draft = file.with_suffix(".part")  # half of it would be taken for the whole
             draft.write_text(text)
             crash.point("environment.agreed")
             draft.replace(file)

@@ -18,6 +18,7 @@ LIMIT = 64_000_000  # bytes of one attempt's small files
 COUNT = 10_000  # files
 LOG = "output.log"  # stored by offset, not in packs
 PIECE = 256_000  # bytes
+_ASIDE = ".removed-"  # what the folder of a sweep is renamed to before its content goes
 _FULL = ("No space left on device", "Disk quota exceeded")
 
 
@@ -86,6 +87,21 @@ def listed(folder: Path) -> dict[str, int]:
             if stat.S_ISREG(status.st_mode):
                 found[str(path.relative_to(folder))] = status.st_size
     return dict(sorted(found.items()))
+
+
+def put_aside(folder: Path) -> Path:
+    """Give a sweep's folder a name that says that its content can go; one is made where it has none."""
+    rubbish = folder.with_name(f"{_ASIDE}{folder.name}-{os.urandom(4).hex()}")
+    try:
+        folder.rename(rubbish)
+    except FileNotFoundError:
+        rubbish.mkdir(parents=True)
+    return rubbish
+
+
+def put_aside_before(runs: Path) -> list[tuple[str, Path]]:
+    """The sweeps' names, and the folders, of what was put aside and not deleted."""
+    return [(path.name[len(_ASIDE) :].rpartition("-")[0], path) for path in runs.glob(f"{_ASIDE}*")]
 
 
 def pieces(path: Path) -> Iterator[bytes]:

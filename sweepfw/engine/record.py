@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -48,7 +47,7 @@ def _write(place: Workspace, ledger: Ledger, sweep: Sweep, facts: Mapping[str, A
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "sweep.yml").write_text(_yaml(sweep))
     crash.point("record.yml")
-    draft = folder / f"provenance.json.{os.getpid()}"  # where the file is, it is taken to be whole
+    draft = folder / "provenance.json.part"  # where the file is, it is taken to be whole
     draft.write_text(json.dumps(facts, indent=2) + "\n")
     draft.replace(folder / "provenance.json")
 

@@ -213,9 +213,11 @@ def mark_folder(place: Workspace, sweep: Sweep) -> None:
 
     folder = place.run(sweep.name)
     if not folder.exists():
-        folder.mkdir(parents=True)
+        draft = folder.with_name(f".{folder.name}.part")  # a folder without the mark would be nobody's
+        draft.mkdir(parents=True, exist_ok=True)
+        (draft / _PROVENANCE).write_text(json.dumps(dict(sweep.provenance), indent=2) + "\n")
         crash.point("pull.marked")
-        (folder / _PROVENANCE).write_text(json.dumps(dict(sweep.provenance), indent=2) + "\n")
+        draft.rename(folder)
     elif not is_folder_of(place, sweep):
         raise SweepError(f"{folder}: is another sweep's; pull from another folder")
 
