@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from sweepfw import modes
 from sweepfw.cli import options
 from sweepfw.cli.complete import trial_names
 
@@ -45,10 +46,15 @@ def _debug(place: Workspace, sweep: Sweep, trial: Trial, shell: bool) -> int:
     from sweepfw.engine.jobs import Jobs
     from sweepfw.snapshot import checkout
     from sweepfw.trial.attempt import Slot, order
+    from sweepfw.trial.secrets import revealed
     from sweepfw.trial.slots import cpus
 
     snapshot = trial.snapshot or sweep.snapshot
     jobs = Jobs(place, sweep, lambda line: click.echo(line, err=True))
+    if sweep.spec.secrets:
+        from sweepfw.cli.needed import needed
+
+        jobs.give(needed(sweep.spec, here=True))
     job = jobs(snapshot)
     folder = place.trial(sweep.name, trial.number) / "debug"
     if folder.exists():
@@ -64,12 +70,14 @@ def _debug(place: Workspace, sweep: Sweep, trial: Trial, shell: bool) -> int:
         str(folder / "checkpoint"),
     )
     (folder / "params.json").write_text(start.params)
-    env = {**job.setup.env, **start.env}
     argv = [os.environ.get("SHELL", "/bin/sh")] if shell else list(start.argv)
     click.echo(f"in {folder / 'work'}:\n{shown(start.argv)}", err=True)
     signal.signal(signal.SIGINT, lambda *_: None)  # Ctrl-C is for the command, a debugger or shell perhaps
     try:
-        code = subprocess.run(argv, cwd=folder / "work", env=env, check=False).returncode
+        with revealed(job.setup.secrets, job.setup.env) as env:
+            code = subprocess.run(
+                argv, cwd=folder / "work", env={**env, **start.env}, check=False, umask=modes.users()
+            ).returncode
     except OSError as error:
         click.echo(f"sweepfw: {argv[0]}: {error.strerror}", err=True)
         return 127

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from sweepfw import modes
 from sweepfw.cli.outlet import show
 from sweepfw.cli.progress import Events, Quiet, listener
 from sweepfw.engine.session import Session
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from sweepfw.cli.options import Running
     from sweepfw.config.workspace import Workspace
     from sweepfw.core.model import Sweep
+    from sweepfw.core.secrets import Secrets
     from sweepfw.engine.lock import SweepLock
     from sweepfw.ledger.interface import Ledger
     from sweepfw.trial.guard.client import Guardian
@@ -43,11 +45,21 @@ def execute(
     how: Running,
     *,
     only: Collection[int] | None = None,
+    secrets: Secrets | None = None,
 ) -> int:
     """Work on the sweep until nothing is left; the exit code of `run`."""
     view = listener(quiet=how.quiet, as_json=how.as_json, logs=how.logs)
     session = Session(
-        place, ledger, sweep, lock, guardian, view, jobs=how.jobs, only=only, fail_fast=how.fail_fast
+        place,
+        ledger,
+        sweep,
+        lock,
+        guardian,
+        view,
+        jobs=how.jobs,
+        only=only,
+        fail_fast=how.fail_fast,
+        secrets=secrets,
     )
     failure: SweepError | None = None
     with _interrupts(session, view) as signals:
@@ -169,7 +181,13 @@ def detach(place: Workspace, sweep: Sweep, how: Running, only: str | None = None
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as out:
         process = subprocess.Popen(
-            words, stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True, cwd=place.root
+            words,
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=out,
+            start_new_session=True,
+            cwd=place.root,
+            umask=modes.users(),
         )
     deadline = time.monotonic() + 10
     while process.poll() is None and not SweepLock.held(place, sweep.uid) and time.monotonic() < deadline:

@@ -40,7 +40,7 @@ def resume(sites: Sites, sweep: str, cancelled: bool, only: str | None, how: Run
     numbers = parse_numbers(only) if only is not None else None
     if numbers and numbers[-1] > found.total:
         raise unknown_trial(found.name, numbers[-1], found.total)
-    _give_secrets(site, found)
+    secrets = _give_secrets(site, found)
     if cancelled:
         ledger.reopen(found.uid, ["cancelled"], numbers)
     if site.remote:
@@ -49,7 +49,7 @@ def resume(sites: Sites, sweep: str, cancelled: bool, only: str | None, how: Run
         ledger.reopen(found.uid, ["held"], numbers)
     elif found.state == "paused" and SweepLock.heeded(place, found.uid):
         ledger.open(found.uid)  # its run waits for the last trials before the pause, and goes on now
-    return _go_on(site, found, how, only=only)
+    return _go_on(site, found, how, secrets, only=only)
 
 
 @click.command()
@@ -74,7 +74,7 @@ def retry(
     ledger = site.ledger
     wanted = parse_numbers(",".join(numbers), "retry") if numbers and not failed else None
     _check_failed(ledger, found, wanted)
-    _give_secrets(site, found)
+    secrets = _give_secrets(site, found)
     snapshot = _freeze_again(site, found) if current_code else None
     if wanted and site.remote and not site.live(found):  # else what waited behind a pause would run too
         ledger.hold(found.uid, wanted)
@@ -86,7 +86,7 @@ def retry(
         # A pause after failures leaves trials queued: they would run, and fail in, the code that was mended.
         ledger.reopen(found.uid, ["queued"], snapshot=snapshot)
     only = ",".join(map(str, again)) if wanted else None
-    return _go_on(site, found, how, only=only)
+    return _go_on(site, found, how, secrets, only=only)
 
 
 @click.command()
@@ -109,11 +109,11 @@ def extend(sites: Sites, sweep: str, sets: tuple[str, ...], max_trials: int, how
     site, found = _find(sites, sweep)
     space = unite(Space.from_json(found.spec.space), sets, read_text)
     check_limit(space, max_trials)
-    _give_secrets(site, found)
+    secrets = _give_secrets(site, found)
     added = site.ledger.extend(found.uid, replace(found.spec, space=space.to_json()), expand(space))
     if not how.quiet and not how.as_json:
         click.echo(f"{found.name}: {added:,} combinations added")
-    return _go_on(site, found, how) if added else 0
+    return _go_on(site, found, how, secrets) if added else 0
 
 
 def _find(sites: Sites, name: str) -> Found:
@@ -122,12 +122,14 @@ def _find(sites: Sites, name: str) -> Found:
     return sites.find(parse_target(name, trial=False).sweep)
 
 
-def _give_secrets(site: Site, sweep: Sweep) -> Secrets:
+def _give_secrets(site: Site, sweep: Sweep) -> Secrets | None:
     """Those that the sweep needs, as they are now, where its trials get them from. SweepError for what is not
     there, before anything is changed."""
-    from sweepfw.config.secrets import gather
+    if not sweep.spec.secrets:
+        return None
+    from sweepfw.cli.needed import needed
 
-    secrets = gather(sweep.spec.secrets)
+    secrets = needed(sweep.spec, here=not site.remote)
     site.give(sweep.uid, secrets)
     return secrets
 
@@ -161,17 +163,25 @@ def _freeze_again(site: Site, sweep: Sweep) -> str:
     return snapshot
 
 
-def _go_on(site: Site, sweep: Sweep, how: Running, *, only: str | None = None) -> int:
+def _go_on(
+    site: Site, sweep: Sweep, how: Running, secrets: Secrets | None, *, only: str | None = None
+) -> int:
     """Hand over to the run that holds the sweep, or to the deployment, or run it here."""
     if site.remote:
         from sweepfw.cli.dispatch import go_on
 
         return go_on(site, sweep, how)
-    return _go_on_here(site.place, site.ledger, sweep, how, only=only)
+    return _go_on_here(site.place, site.ledger, sweep, how, secrets, only=only)
 
 
 def _go_on_here(
-    place: Workspace, ledger: Ledger, sweep: Sweep, how: Running, *, only: str | None = None
+    place: Workspace,
+    ledger: Ledger,
+    sweep: Sweep,
+    how: Running,
+    secrets: Secrets | None,
+    *,
+    only: str | None = None,
 ) -> int:
     from sweepfw.cli.execute import detach, end, execute
     from sweepfw.cli.leftover import nothing_left, work
@@ -205,6 +215,8 @@ def _go_on_here(
     guardian = Guardian.start()
     try:
         numbers = parse_numbers(only) if only else None
-        return execute(place, ledger, ledger.sweep(sweep.uid), lock, guardian, how, only=numbers)
+        return execute(
+            place, ledger, ledger.sweep(sweep.uid), lock, guardian, how, only=numbers, secrets=secrets
+        )
     finally:
         end(guardian)

@@ -10,8 +10,9 @@ from typing import NamedTuple
 
 import click
 
-from sweepfw import __version__, crash
+from sweepfw import __version__, crash, modes
 from sweepfw.errors import SweepError
+from sweepfw.trial.guard.reap import close_up
 
 
 class Verb(NamedTuple):
@@ -107,6 +108,8 @@ def cli() -> None:
 
 def main() -> None:
     """The entry point: exit code 2 for bad input, the error's own for what it names, 130 for Ctrl-C."""
+    modes.tighten()
+    close_up()
     gc.set_threshold(20_000)  # we make few cycles, and many objects when we start or read a long sweep
     sys.exit(_guarded())
 
@@ -161,10 +164,12 @@ def _bug(error: Exception) -> int:
     import tempfile
     import traceback
 
+    from sweepfw.cli.terminal import safe
+
     with tempfile.NamedTemporaryFile("w", prefix="sweepfw-", suffix=".txt", delete=False) as file:
         traceback.print_exception(error, file=file)
     print(
-        f"sweepfw: this is a bug in sweepfw ({type(error).__name__}: {error}); "
+        f"sweepfw: this is a bug in sweepfw ({safe(f'{type(error).__name__}: {error}'[:1000])}); "
         f"please report it with {file.name}",
         file=sys.stderr,
     )

@@ -133,6 +133,8 @@ def _place(project: Project, spec: Spec, jobs: int | None) -> Iterator[str]:
     slots = place_slots(spec, jobs)
     gpus = sum(len(slot.gpus or ()) for slot in slots)
     yield f"slots here: {len(slots)}" + (f", with {plural(gpus, 'GPU')}" if gpus else "")
+    if spec.secrets:
+        yield f"secrets: {', '.join(need.name for need in spec.secrets)}"
     listing = scan(project.root)
     yield f"frozen: {plural(len(listing.files), 'file')}, {size(listing.size)}"
     if listing.left_out:
@@ -153,6 +155,11 @@ def _warnings(project: Project, spec: Spec, space: Space) -> Iterator[str]:
         yield f"{space.repeats} repeats run the same command; `seed: NAME` gives each its number"
     for path in unused_parameter_files(project):
         yield f"{path.name} is used by no task"
+    if spec.secrets:
+        from sweepfw.config.secrets import lacking
+
+        for name in lacking(spec.secrets):
+            yield f"the secret {name} is not stored, and `run` needs it: sweepfw secret set {name}"
     try:
         check_command(spec, project.root)
     except SweepError as error:

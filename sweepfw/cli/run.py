@@ -72,6 +72,11 @@ def run(
     try:
         place = sites.place
         found = prepare(place, project, task, sets, repeats, max_trials, name, only)
+        secrets = None
+        if found.spec.secrets:
+            from sweepfw.cli.needed import needed
+
+            secrets = needed(found.spec, here=True)
         ledger, sweep = _submit(place, found, name, note, how.jobs)
         crash.point("run.submitted")
         if guardian is None:
@@ -79,7 +84,7 @@ def run(
         from sweepfw.engine.lock import SweepLock
 
         lock = SweepLock.acquire(place, sweep.uid)
-        return execute(place, ledger, sweep, lock, guardian, how, only=found.only)
+        return execute(place, ledger, sweep, lock, guardian, how, only=found.only, secrets=secrets)
     finally:
         if guardian:
             end(guardian)

@@ -35,8 +35,8 @@ def secret() -> None:
 def set_(name: str, from_file: str | None, from_env: str | None) -> None:
     """Store a secret, in place of what had the NAME.
 
-    Without options it is asked for on a terminal, where nothing of it shows, and read from standard input
-    elsewhere; a line end at its end is left out then.
+    Without options it is asked for on a terminal, where nothing of it shows, and is standard input elsewhere,
+    as it is. As a variable it goes without a line end at its end.
     """
     from sweepfw.config.secrets import check_name, store
     from sweepfw.core.secrets import SHORTEST
@@ -106,4 +106,4 @@ def _given(name: str, from_file: str | None, from_env: str | None) -> bytes:
     if sys.stdin.isatty():
         typed: str = click.prompt(f"Value of {name}", hide_input=True, confirmation_prompt=True)
         return os.fsencode(typed)
-    return sys.stdin.buffer.read(LARGEST + 3).removesuffix(b"\n").removesuffix(b"\r")
+    return sys.stdin.buffer.read(LARGEST + 1)

@@ -14,7 +14,6 @@ from sweepfw.masking import mask
 
 __all__ = ["NONE", "Need", "Secrets", "files", "mask", "needles", "variables"]
 
-PIP_CONF = "pip.conf"  # a file of this name is pip's own configuration
 SHORTEST = 6  # bytes; what is shorter stands everywhere by chance
 LONGEST = 4096  # bytes; what is longer is looked for in pieces
 MOST_LINES = 300  # of one secret that are looked for singly

@@ -6,6 +6,7 @@ import os
 import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import sweepfw.inside
 from sweepfw import crash
@@ -17,6 +18,10 @@ from sweepfw.trial.editables import editables, import_roots, outside
 from sweepfw.trial.environment import Resolved, resolve
 from sweepfw.trial.guard.client import Setup, Snapshot
 
+if TYPE_CHECKING:
+    from sweepfw.core.secrets import Secrets
+    from sweepfw.trial.guard.secret import Hidden
+
 INSIDE = str(Path(sweepfw.inside.__file__).parent)  # what `import sweepfw` finds in a trial
 
 
@@ -24,7 +29,8 @@ class Jobs:
     """Makes the Job of a snapshot when it is first asked for, once. Safe from several threads.
 
     `agree` is told what an environment was resolved to, and tells what holds for the sweep (asked with None:
-    what holds so far). Without it, that is a file beside the sweep's trials. `number` numbers the jobs.
+    what holds so far). Without it, that is a file beside the sweep's trials. `number` numbers the jobs. A
+    sweep that needs secrets is given them before the first job is asked for.
     Raises SetupFailed where the environment can't be built, SweepError where it is not there.
     """
 
@@ -46,6 +52,19 @@ class Jobs:
         self._number = number or (lambda: len(self._made))
         self._held: list[int] = []
         self._lock = threading.Lock()
+        self._secrets: Secrets | None = None
+        self._hidden: Hidden | None = None
+
+    def give(self, secrets: Secrets) -> None:
+        """What the sweep's secrets are from now on; the same again costs nothing."""
+        with self._lock:
+            if not self._sweep.spec.secrets or secrets == self._secrets:
+                return
+            from sweepfw.trial.secrets import hidden
+
+            self._secrets, self._hidden = secrets, hidden(self._sweep.spec.secrets, secrets)
+            for snapshot, job in self._made.items():
+                self._made[snapshot] = job._replace(setup=job.setup._replace(secrets=self._hidden))
 
     def __call__(self, snapshot: str) -> Job:
         job = self._made.get(snapshot)
@@ -79,6 +98,7 @@ class Jobs:
             log_limit=spec.log_limit,
             outputs=spec.outputs,
             output_limit=spec.output_limit,
+            secrets=self._hidden,
         )
         return Job(self._number(), spec, setup, found.python, found.describe, run, self._roots(found, env))
 
@@ -104,6 +124,7 @@ class Jobs:
             lock=lock,
             say=self._say,
             cancelled=self._cancelled,
+            secrets=self._hidden,
         )
         self._held += [] if found.held is None else [found.held]
         return found

@@ -24,6 +24,7 @@ from sweepfw.core.deployment import (
     WorkerSettings,
 )
 from sweepfw.errors import SweepError
+from sweepfw.trial.guard.reap import close_up
 
 T = TypeVar("T", HeadSettings, WorkerSettings, TunnelSettings, FlowerSettings)
 
@@ -122,6 +123,7 @@ SERVICES: Mapping[str, Callable[[Options], int]] = {
 
 
 def main(arguments: list[str]) -> int:
+    close_up()
     try:
         if crash.complaint:
             raise SweepError(crash.complaint)

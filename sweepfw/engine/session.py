@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sweepfw import crash
 from sweepfw.config.workspace import Workspace
@@ -24,6 +25,9 @@ from sweepfw.shell.local import LocalShell, find_command
 from sweepfw.trial.attempt import Job, Listener, Slot, recover
 from sweepfw.trial.guard.client import Guardian
 from sweepfw.trial.slots import GpuLock, busy, room
+
+if TYPE_CHECKING:
+    from sweepfw.core.secrets import Secrets
 
 PARTING = 2.0  # seconds that a run which was told to end has for its own affairs
 
@@ -57,10 +61,12 @@ class Session:
         jobs: int | None = None,
         only: Collection[int] | None = None,
         fail_fast: bool = False,
+        secrets: Secrets | None = None,
     ) -> None:
         self._place, self._ledger, self._sweep, self._lock = place, ledger, sweep, lock
         self._guardian, self._listener = guardian, listener
         self._wanted, self._only, self._fail_fast = jobs, only, fail_fast
+        self._secrets = secrets
         self._run: LocalRun | None = None
         self._heard = 0
         self._seen = -1
@@ -82,6 +88,8 @@ class Session:
             plans = place_slots(sweep.spec, self._wanted, self._listener.note)
             begin(sweep, len(plans))
             self._jobs = Jobs(self._place, sweep, self._listener.note, lambda: self.interrupts > 0)
+            if self._secrets:
+                self._jobs.give(self._secrets)
             recording = self._describe(sweep, self._prepare(sweep).described)
 
             def work() -> None:

@@ -18,6 +18,7 @@ from sweepfw.core.naming import label
 from sweepfw.core.values import typed
 from sweepfw.ledger.interface import Ledger
 from sweepfw.trial.guard.client import Ended, Keeper, KeeperDied, LogGrew, Setup, Start
+from sweepfw.trial.guard.files import open_plain
 from sweepfw.trial.output import Reports
 
 PULSE = 1.0  # seconds between two looks at a quiet trial's metrics
@@ -80,7 +81,8 @@ def run_attempt(
     folder = f"{trial}/{grant.attempt}"
     start = order(grant, job, slot, folder, f"{trial}/checkpoint")
     show = partial(listener.output, grant) if listener.wants_output else None
-    reports = Reports(folder, job.spec.metrics, show, job.spec.log_limit, keep=True)
+    needles = job.setup.secrets.needles if job.setup.secrets else ()
+    reports = Reports(folder, job.spec.metrics, show, job.spec.log_limit, keep=True, needles=needles)
     listener.started(grant, slot)
     crash.point("attempt.granted")
     live = listener.wants_output or bool(job.spec.metrics)
@@ -123,7 +125,8 @@ def record_loss(
 def read_outcome(folder: str, token: str) -> Mapping[str, object] | None:
     """What a keeper left in an attempt's folder, if it is that attempt's and whole."""
     try:
-        told = json.loads(Path(folder, "outcome.json").read_bytes())
+        with open(open_plain(f"{folder}/outcome.json"), "rb") as file:  # noqa: PTH123  # a descriptor
+            told = json.load(file)
     except (OSError, ValueError):
         return None
     return told if isinstance(told, dict) and told.get("token") == token else None

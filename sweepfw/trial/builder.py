@@ -6,12 +6,15 @@ import os
 import selectors
 import signal
 import subprocess
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from sweepfw.errors import StoppedError
+from sweepfw.masking import Masker
 from sweepfw.shell.local import find_command
+from sweepfw.trial.guard.secret import FOLDER, PIP_CONF, PIP_VARIABLE
 
 _TELLING = ("ERROR", "error", "×", "╰─▶", "Because ")  # how builders begin the line that says what is wrong
 
@@ -32,11 +35,30 @@ class SetupFailed(StoppedError):  # noqa: N818  # as people see it: the reason `
             return ""
 
 
+class _Lines:
+    """What one pipe brings: masked, to the log, and line by line to who listens."""
+
+    def __init__(self, masker: Masker, log: BinaryIO, hear: Callable[[str], None] | None) -> None:
+        self._masker, self._log, self._hear = masker, log, hear
+        self._rest = b""
+
+    def take(self, data: bytes) -> None:
+        """The next bytes; empty at the end."""
+        shown = self._masker.feed(data) if data else self._masker.end()
+        self._log.write(shown)
+        self._log.flush()
+        if self._hear:
+            *lines, self._rest = (self._rest + shown).split(b"\n")
+            for line in lines:
+                self._hear(line.decode(errors="replace").strip())
+
+
 @dataclass(frozen=True, slots=True)
 class Builder:
     """Runs the builders. `lock` is an open file that they hold too: while one lives, nobody else builds.
 
-    Their own settings (indexes, proxies, caches) are the user's, from files and variables.
+    Their own settings (indexes, proxies, caches) are the user's, from files and variables. What they print is
+    masked before anybody gets it.
     """
 
     env: Mapping[str, str]
@@ -44,13 +66,14 @@ class Builder:
     lock: int
     say: Callable[[str], None]
     cancelled: Callable[[], bool]
+    needles: Sequence[bytes] = ()
 
     def make(
         self, python: str, folder: Path, project: Path, requirements: str, constraints: Path | None
     ) -> str:
         """Make the environment in `folder`; its lock: each package with its version."""
         self.log.write_bytes(b"")
-        uv = find_command("uv", self.env)
+        uv = None if self._configures_pip() else find_command("uv", self.env)
         self.say(f"building the environment of {requirements} with {'uv' if uv else 'pip'}")
         inside = f"{folder}/bin/python"
         wanted = ["-r", requirements, *(["-c", str(constraints)] if constraints else [])]
@@ -63,6 +86,11 @@ class Builder:
         pip = (*self._pip(project, python, inside), "--disable-pip-version-check", "--no-input")
         self.run(project, *pip, "install", *wanted)
         return self.ask(project, *pip, "freeze")
+
+    def _configures_pip(self) -> bool:
+        """Whether a secret is pip's configuration, which uv does not read."""
+        folder = self.env.get(FOLDER, "")
+        return bool(folder) and self.env.get(PIP_VARIABLE) == f"{folder}/{PIP_CONF}"
 
     def _pip(self, cwd: Path, python: str, inside: str) -> tuple[str, ...]:
         """The pip of the Python outside, where it has one that can (22.3): a new one inside takes seconds."""
@@ -82,17 +110,16 @@ class Builder:
 
     def run(self, cwd: Path, *command: str, hear: Callable[[str], None] | None = None) -> None:
         """Run one builder to its end; its lines go to the log and to `hear` (without one: as progress)."""
-        with self.log.open("ab") as log:
-            process = subprocess.Popen(
-                command,
-                cwd=cwd,
-                env={**self.env, "PYTHONUNBUFFERED": "1", "NO_COLOR": "1", "PYTHONHOME": ""},
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=log if hear else subprocess.STDOUT,
-                pass_fds=(self.lock,),
-                start_new_session=True,
-            )
+        process = subprocess.Popen(
+            command,
+            cwd=cwd,
+            env={**self.env, "PYTHONUNBUFFERED": "1", "NO_COLOR": "1", "PYTHONHOME": ""},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE if hear else subprocess.STDOUT,
+            pass_fds=(self.lock,),
+            start_new_session=True,
+        )
         try:
             self._follow(process, hear or self.say)
             code = process.wait()
@@ -100,28 +127,26 @@ class Builder:
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
-            if process.stdout:
-                process.stdout.close()
+            for pipe in (process.stdout, process.stderr):
+                if pipe:
+                    pipe.close()
         if code:
             raise SetupFailed(f"environment: {self._why(command, code)}; the whole log: {self.log}", self.log)
 
     def _follow(self, process: subprocess.Popen[bytes], hear: Callable[[str], None]) -> None:
-        assert process.stdout is not None
-        rest = b""
+        """Until both pipes are at their end. Lines of the first are heard."""
         with selectors.DefaultSelector() as selector, self.log.open("ab") as log:
-            selector.register(process.stdout, selectors.EVENT_READ)
-            while True:
+            for pipe, listener in ((process.stdout, hear), (process.stderr, None)):
+                if pipe:
+                    selector.register(pipe, selectors.EVENT_READ, _Lines(Masker(self.needles), log, listener))
+            while selector.get_map():
                 if self.cancelled():
                     raise StoppedError("the environment was not built to its end; resume builds it again")
-                if not selector.select(0.2):
-                    continue
-                data = os.read(process.stdout.fileno(), 1 << 16)
-                if not data:
-                    break
-                log.write(data)
-                *lines, rest = (rest + data).split(b"\n")
-                for line in lines:
-                    hear(line.decode(errors="replace").strip())
+                for key, _ in selector.select(0.2):
+                    data = os.read(key.fd, 1 << 16)
+                    key.data.take(data)
+                    if not data:
+                        selector.unregister(key.fd)
 
     def _why(self, command: tuple[str, ...], code: int) -> str:
         lines = [line.strip() for line in self.log.read_text(errors="replace").splitlines() if line.strip()]

@@ -28,7 +28,9 @@ from sweepfw.errors import SweepError
 from sweepfw.shell.local import LocalShell
 from sweepfw.trial.builder import Builder, SetupFailed
 from sweepfw.trial.environment import Resolved, activated, inherit
+from sweepfw.trial.guard.secret import Hidden
 from sweepfw.trial.requirements import Requirements, read_requirements
+from sweepfw.trial.secrets import revealed
 
 READY = "ready.json"
 # Everything that decides which packages an interpreter can use.
@@ -67,10 +69,12 @@ def build(
     lock: str | None,
     say: Callable[[str], None],
     cancelled: Callable[[], bool],
+    secrets: Hidden | None = None,
 ) -> Resolved:
     """The environment of a requirements file; made now if no run made it before.
 
-    Two runs that want it at once build it once. One that was left half-built is built again.
+    Two runs that want it at once build it once. One that was left half-built is built again. Secrets are no
+    part of its key: with others the same packages are expected.
     """
     python = inherit(env).python
     store = place.snapshots
@@ -82,7 +86,9 @@ def build(
         _wait(descriptor, folder, say, cancelled)
         ready = _ready(folder)
         if ready is None:
-            ready = _make(folder, wanted, Builder(env, _suffixed(folder, ".log"), descriptor, say, cancelled))
+            with revealed(secrets, env) as ours:
+                log, needles = _suffixed(folder, ".log"), secrets.needles if secrets else ()
+                ready = _make(folder, wanted, Builder(ours, log, descriptor, say, cancelled, needles))
         os.utime(folder / READY)  # when it was last used
         flock(descriptor, LOCK_SH)
         held = os.dup(descriptor)

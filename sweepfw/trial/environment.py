@@ -6,11 +6,15 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sweepfw.config.workspace import Workspace
 from sweepfw.core.model import Environment
 from sweepfw.errors import SweepError
 from sweepfw.shell.local import find_command
+
+if TYPE_CHECKING:
+    from sweepfw.trial.guard.secret import Hidden
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,12 +46,14 @@ def resolve(
     lock: str | None = None,
     say: Callable[[str], None] = lambda _: None,
     cancelled: Callable[[], bool] = lambda: False,
+    secrets: Hidden | None = None,
 ) -> Resolved:
     """Find the environment that trials of this snapshot run with, and build it where it has to be.
 
     `root` is the project's folder. `lock`: what the sweep was locked to before, which is built again. `say`
-    hears lines of progress, `cancelled` is asked a few times a second. Raises SweepError for what is
-    not there, SetupFailed where building fails, StoppedError where it was cancelled.
+    hears lines of progress, `cancelled` is asked a few times a second; builders get `secrets`, which show
+    nowhere. Raises SweepError for what is not there, SetupFailed where building fails, StoppedError where it
+    was cancelled.
     """
     if wanted.kind == "inherit":
         return inherit(env)
@@ -55,7 +61,7 @@ def resolve(
         return _named(wanted.value, root, env)
     from sweepfw.trial.building import build
 
-    return build(wanted.value, place, snapshot, env, lock=lock, say=say, cancelled=cancelled)
+    return build(wanted.value, place, snapshot, env, lock=lock, say=say, cancelled=cancelled, secrets=secrets)
 
 
 def check(wanted: Environment, root: Path, env: Mapping[str, str] = os.environ) -> None:

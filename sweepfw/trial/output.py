@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from sweepfw.core.metrics import Fold, OutputMetrics, Point, combine, parse_lines
 from sweepfw.core.model import MetricSummary
+from sweepfw.masking import cover
+from sweepfw.trial.guard.files import open_plain
 from sweepfw.trial.guard.follow import Follower
 
 TAIL = 16_384  # bytes of the end that messages are made of: 20 lines, unless they are very long
@@ -31,12 +33,14 @@ class Reports:
         limit: int,
         *,
         keep: bool,
+        needles: Sequence[bytes] = (),
     ) -> None:
         self._folder, self._show, self._keep = folder, show, keep
         self._parser = OutputMetrics(declared) if declared else None
         self._log = Follower(f"{folder}/output.log", limit)
         self._limit = limit
         self._metrics = _Growing(f"{folder}/metrics.jsonl")
+        self._needles = needles  # of the trial's secrets: the log comes masked, what it reports does not
         self._reported, self._printed = Fold(), Fold()
         self._begun = False  # parsed.jsonl
         self.trouble: OSError | None = None  # why not all of it could be kept
@@ -46,14 +50,14 @@ class Reports:
         if self._parser or self._show:
             self._read_log(self._size() if printed is None else printed)
         for block in self._metrics.blocks():
-            self._reported.add(parse_lines(block)[0])
+            self._reported.add(parse_lines(self._masked(block))[0])
 
     def end(self, printed: int | None = None) -> None:
         """Read the rest; nothing is written any more."""
         self.look(printed)
         if self._parser:
             self._found(self._parser.end())
-        self._reported.add(parse_lines(self._metrics.rest())[0])
+        self._reported.add(parse_lines(self._masked(self._metrics.rest()))[0])
         self._log.close()
 
     def summaries(self) -> dict[str, MetricSummary]:
@@ -65,6 +69,9 @@ class Reports:
     def tail(self) -> bytes:
         """The last bytes of the log."""
         return tail(self._folder)
+
+    def _masked(self, block: bytes) -> bytes:
+        return cover(block, self._needles) if self._needles else block
 
     def _size(self) -> int:
         try:
@@ -88,7 +95,9 @@ class Reports:
         if points and self._keep:
             lines = "".join(_line(point) for point in points)
             try:
-                with Path(self._folder, "parsed.jsonl").open("a" if self._begun else "w") as file:
+                flags = os.O_APPEND if self._begun else os.O_TRUNC
+                fd = open_plain(f"{self._folder}/parsed.jsonl", os.O_WRONLY | os.O_CREAT | flags)
+                with open(fd, "w") as file:  # noqa: PTH123  # a descriptor
                     file.write(lines)
             except OSError as error:
                 self.trouble = self.trouble or error
@@ -98,7 +107,7 @@ class Reports:
 def tail(folder: str) -> bytes:
     """The last bytes of an attempt's log; none where there is no log."""
     try:
-        with Path(folder, "output.log").open("rb") as log:
+        with open(open_plain(f"{folder}/output.log"), "rb") as log:  # noqa: PTH123  # a descriptor
             log.seek(max(0, os.fstat(log.fileno()).st_size - TAIL))
             return log.read(TAIL)
     except OSError:
@@ -119,7 +128,7 @@ class _Growing:
     def blocks(self) -> Iterable[bytes]:
         """New whole lines, many at a time."""
         try:
-            with open(self._path, "rb") as file:  # noqa: PTH123  # for every trial: a path takes longer
+            with open(open_plain(self._path), "rb") as file:  # noqa: PTH123  # a descriptor
                 file.seek(self._offset)
                 while data := file.read(_CHUNK):
                     self._offset += len(data)

@@ -34,8 +34,8 @@ def test_set_from_everywhere(tmp_path: Path, workspace_folder: Path) -> None:
         )
         return (done.stdout + done.stderr).decode()
 
-    assert typed("A", data=b"two\nlines\r\n") == "A is stored: 9 bytes\n"
-    assert value("A") == b"two\nlines"
+    assert typed("A", data=b"two\nlines\r\n") == "A is stored: 11 bytes\n"
+    assert value("A") == b"two\nlines\r\n"
     (tmp_path / "f").write_bytes(b"\0exactly\n")
     typed("A", "--from-file", str(tmp_path / "f"))
     assert value("A") == b"\0exactly\n"

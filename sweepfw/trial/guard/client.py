@@ -11,17 +11,21 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from threading import Lock, Thread
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from sweepfw.trial.guard.reap import KEEPER, become_subreaper, children, kill_children, reap_ended
+from sweepfw import modes
+from sweepfw.trial.guard.reap import KEEPER, become_subreaper, children, close_up, kill_children, reap_ended
 from sweepfw.trial.guard.wire import Wire, pair
+
+if TYPE_CHECKING:
+    from sweepfw.trial.guard.secret import Hidden
 
 _CONTROL = 3  # where the guardian finds its wire
 _BATCH = 100  # descriptors in one message
 _PACKAGE_PARENT = os.path.abspath(__file__ + "/../../../..")
 _BOOT = (
     f"import sys; sys.path.insert(0, {_PACKAGE_PARENT!r}); "
-    "from sweepfw.trial.guard.guardian import main; main()"
+    "from sweepfw.trial.guard.guardian import main; main({umask})"
 )
 
 
@@ -50,6 +54,7 @@ class Setup(NamedTuple):
     log_limit: int = 100_000_000
     outputs: tuple[str, ...] = ()
     output_limit: int | None = None
+    secrets: Hidden | None = None
 
     def message(self) -> dict[str, Any]:
         return {
@@ -62,6 +67,7 @@ class Setup(NamedTuple):
             "log_limit": self.log_limit,
             "outputs": list(self.outputs),
             "output_limit": self.output_limit,
+            "secrets": self.secrets.message() if self.secrets else None,
         }
 
 
@@ -183,13 +189,14 @@ class Guardian:
     def start(cls) -> Guardian:
         """Start a guardian, the first act of a run. Returns at once; it gets ready beside our own start."""
         become_subreaper()
+        close_up()
         ours, theirs = pair()
         null = (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0)
         silent = [(os.POSIX_SPAWN_OPEN, fd, os.devnull, os.O_WRONLY, 0) for fd in (1, 2)]
         fd = os.dup(theirs.fileno()) if theirs.fileno() == _CONTROL else theirs.fileno()
         pid = os.posix_spawn(
             sys.executable,
-            [sys.executable, "-I", "-S", "-c", _BOOT],
+            [sys.executable, "-I", "-S", "-c", _BOOT.replace("{umask}", str(modes.users()))],
             os.environ,
             file_actions=[(os.POSIX_SPAWN_DUP2, fd, _CONTROL), null, *silent],
             setsid=True,
@@ -271,7 +278,11 @@ def abandon(seconds: float = 5) -> list[int]:
     while (keepers := _keepers_left()) and time.monotonic() < deadline:
         kill_children(keepers, seconds=0)
         time.sleep(0.001)
-    return kill_children(seconds=seconds / 2)
+    left = kill_children(seconds=seconds / 2)
+    from sweepfw.trial.guard.secret import sweep
+
+    sweep()
+    return left
 
 
 def _keepers_left() -> list[int]:

@@ -12,9 +12,9 @@ import select
 import time
 from signal import SIG_IGN, SIGHUP, SIGINT, SIGQUIT, SIGTERM, signal
 
-from sweepfw.trial.guard import oom
+from sweepfw.trial.guard import command, oom
 from sweepfw.trial.guard.keeper import keep
-from sweepfw.trial.guard.reap import KEEPER, become_subreaper, kill_children
+from sweepfw.trial.guard.reap import KEEPER, become_subreaper, close_up, kill_children, name_process
 from sweepfw.trial.guard.wire import Wire
 
 TYPE_CHECKING = False  # the module typing is not loaded here
@@ -26,14 +26,18 @@ _END = 3.5  # seconds for the keepers to end after the client did
 _KILL = 1.0
 
 
-def main() -> NoReturn:
-    """Serve the client on descriptor 3 until it is gone."""
+def main(umask: int) -> NoReturn:
+    """Serve the client on descriptor 3 until it is gone. `umask`: what trials begin with."""
+    command.umask = umask
+    os.umask(umask | 0o022)  # what is ours nobody else may write
     for ignored in (SIGINT, SIGHUP, SIGQUIT, SIGTERM):
         signal(ignored, SIG_IGN)  # a shutdown of the host asks the client, who asks the trials
     os.chdir("/")
     _close_others()
     name_process("sweepfw-guard")
     become_subreaper()
+    close_up()
+    _sweep()
     gc.collect()
     gc.freeze()  # what is loaded by now is shared with all keepers, and stays so
     Guardian(Wire.of(CONTROL)).serve()
@@ -50,13 +54,11 @@ def _close_others() -> None:
         os.closerange(CONTROL + 1, 4096)
 
 
-def name_process(name: str) -> None:
-    """So that `pkill python` takes the user's trials and not their keepers, and `ps` says who is who."""
-    try:
-        with open("/proc/self/comm", "w", encoding="ascii") as file:
-            file.write(name)
-    except OSError:
-        pass  # not Linux
+def _sweep() -> None:
+    """Secrets that lie in memory for processes which are gone."""
+    from sweepfw.trial.guard.secret import sweep
+
+    sweep()
 
 
 class Child:
@@ -141,6 +143,7 @@ class Guardian:
         os.waitpid(child.pid, 0)
         kill_children(spare={other.pid for other in self._keepers.values()}, seconds=_KILL)
         child.group.leave()
+        _sweep()
         os.close(child.wire)
 
     def _end(self) -> None:
@@ -153,3 +156,4 @@ class Guardian:
         kill_children(seconds=_KILL)
         for child in self._keepers.values():
             child.group.leave()
+        _sweep()

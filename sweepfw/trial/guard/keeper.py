@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from sweepfw.trial.guard.messages import Outcome, SetupMessage, StartMessage
+    from sweepfw.trial.guard.secret import SecretFolder
 
 _IDLE = 1.0  # seconds after which a spare working copy is not expected to be used any more
 _KILL_ABANDONED = 2.0  # seconds for killing when nobody is left to tell
@@ -49,6 +50,7 @@ class Keeper:
         self._group = group
         self._setups: dict[int, Setup] = {}
         self._hopeless: set[int] = set()  # processes that would not die
+        self._secret_folder: SecretFolder | None = None
 
     def serve(self) -> None:
         """Run what is ordered. Returns when there is nobody to serve; then nothing of a trial is left."""
@@ -57,6 +59,7 @@ class Keeper:
                 self._obey(self._next())
         except (Abandoned, EOFError):
             kill_children(seconds=_KILL_ABANDONED)
+            self._drop_secrets()
             self._drop_spares()
 
     def _next(self) -> Any:
@@ -107,6 +110,20 @@ class Keeper:
         if outcome["exit_code"] == 0 and not outcome["ended_by"] and not outcome["error"]:
             folder.keep_work()
 
+    def _environment(self, setup: Setup, start: StartMessage) -> dict[str, str]:
+        """All variables of the trial; its secret files are there then. Raises OSError."""
+        env = setup.env
+        if setup.secrets:
+            from sweepfw.trial.guard.secret import SecretFolder
+
+            self._secret_folder = SecretFolder()
+            env = setup.secrets.over(env, self._secret_folder.make(setup.secrets.files))
+        return {**env, **start["env"]}
+
+    def _drop_secrets(self) -> None:
+        if self._secret_folder:
+            self._secret_folder.drop()
+
     def _conduct(self, seq: int, start: StartMessage, setup: Setup, folder: AttemptFolder) -> Outcome:
         """Run the attempt to its end; what is to be told of it. Raises Abandoned."""
         self._hopeless.intersection_update(children() if self._hopeless else ())
@@ -115,17 +132,18 @@ class Keeper:
         try:
             folder.make()
             crash.point("keeper.folder")
-            log = BoundedLog(folder.log, setup.log_limit)
+            log = _open_log(folder.log, setup)
             folder.fill(self._orders.check)
             crash.point("keeper.filled")
             begun = time.time_ns()
-            execution.start(folder, log, start["argv"], {**setup.env, **start["env"]})
+            execution.start(folder, log, start["argv"], self._environment(setup, start))
         except NoCommand as reason:
             error = {"kind": "no such command", "text": str(reason)}
         except (OSError, ValueError, KeyError) as reason:
             error = _trouble(reason)
         crash.point("keeper.started")
         execution.attend()
+        self._drop_secrets()
         crash.point("keeper.ended")
         self._hopeless.update(execution.survivors)
         ended = time.time()
@@ -135,6 +153,14 @@ class Keeper:
         outcome["started"] = begun / 1e9 if execution.pid else None
         _gather(outcome, folder, setup, begun)
         return outcome
+
+
+def _open_log(path: str, setup: Setup) -> BoundedLog:
+    if not setup.secrets:
+        return BoundedLog(path, setup.log_limit)
+    from sweepfw.trial.guard.masked import MaskedLog
+
+    return MaskedLog(path, setup.log_limit, setup.secrets.needles)
 
 
 def _told(start: StartMessage, execution: Execution, log: BoundedLog | None) -> Outcome:
@@ -170,6 +196,10 @@ def _gather(outcome: Outcome, folder: AttemptFolder, setup: Setup, begun: int) -
             outcome.update(folder.gather(begun))
     except (OSError, ValueError, KeyError) as error:
         trouble = trouble or error
+    if setup.secrets:
+        from sweepfw.trial.guard.masked import hide
+
+        trouble = hide(outcome, folder.path, setup.secrets.needles) or trouble
     if trouble and not outcome["error"]:
         outcome["error"] = _trouble(trouble, "output not kept")
     if setup.output_limit is not None and outcome["files"]["bytes"] > setup.output_limit:

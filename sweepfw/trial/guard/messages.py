@@ -20,6 +20,13 @@ class SetupMessage(TypedDict):
     log_limit: int
     outputs: list[str]
     output_limit: int | None
+    secrets: SecretsMessage | None
+
+
+class SecretsMessage(TypedDict):
+    variables: dict[str, bytes]
+    files: dict[str, bytes]
+    needles: list[bytes]
 
 
 class StartMessage(TypedDict):

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Collection
 
 KEEPER = "sweepfw-keeper"  # the name of a keeper's process
-_PR_SET_CHILD_SUBREAPER = 36
+_PR_SET_DUMPABLE, _PR_SET_NAME, _PR_SET_CHILD_SUBREAPER = 4, 15, 36
 _KILL = 9
 _LONGEST_PAUSE = 0.02  # seconds
 
@@ -22,18 +22,39 @@ Reaped = Callable[[int, int, resource.struct_rusage], object]  # pid, wait statu
 
 def become_subreaper() -> bool:
     """Orphaned descendants become children of this process. False where the system knows no such thing."""
+    return _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+
+
+def close_up() -> bool:
+    """No memory of this process is ever written to a file (no core dump), and none of this user's other
+    processes can read it: it holds secrets. What it starts is as open as ever. False where there is no such
+    thing.
+
+    Our own files in /proc are root's then: to be read still, as far as anybody may, but not to be written.
+    """
+    return _prctl(_PR_SET_DUMPABLE, 0)
+
+
+def name_process(name: str) -> None:
+    """So that `pkill python` takes the user's trials and not their keepers, and `ps` says who is who."""
+    _prctl(_PR_SET_NAME, name.encode())
+
+
+def _prctl(option: int, value: int | bytes) -> bool:
     try:
         import _ctypes  # not ctypes, which takes longer to load than the whole guardian
 
+        class Int(_ctypes._SimpleCData):  # type: ignore[type-arg]  # not at run time
+            _type_ = "i"
+
         class Function(_ctypes.CFuncPtr):
             _flags_ = 1  # the C calling convention
-            _restype_ = None
+            _restype_ = Int
 
         library = _ctypes.dlopen(None, 0)  # type: ignore[arg-type]  # None: what this program is linked with
-        Function(_ctypes.dlsym(library, "prctl"))(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+        return not Function(_ctypes.dlsym(library, "prctl"))(option, value, 0, 0, 0)
     except (ImportError, OSError, AttributeError):
         return False
-    return True
 
 
 def children() -> list[int]:
