@@ -148,7 +148,8 @@ class Station:
         grant = running.grant
         try:
             running.checkpoint.fetch()
-            job = self._stores.job(running.sweep, grant.snapshot, lambda: running.stop is not None)
+            secrets = self._stores.secrets(running.sweep, grant.token)
+            job = self._stores.job(running.sweep, grant.snapshot, lambda: running.stop is not None, secrets)
         except UnreachableError:
             raise  # this worker ends
         except (SweepError, OSError) as error:

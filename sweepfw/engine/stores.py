@@ -1,4 +1,4 @@
-"""What a worker has of sweeps: their settings, snapshots from the head, environments built for them."""
+"""What a worker has of sweeps: settings, secrets, snapshots from the head, environments built for them."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from sweepfw import crash
 from sweepfw import snapshot as snapshots
 from sweepfw.config.workspace import Workspace
 from sweepfw.core.model import Sweep
+from sweepfw.core.secrets import NONE, Secrets
 from sweepfw.engine.jobs import Jobs
 from sweepfw.errors import StoppedError, SweepError
 from sweepfw.ledger.desk import Desk
@@ -22,6 +23,7 @@ from sweepfw.ledger.interface import Ledger
 from sweepfw.snapshot import transfer
 from sweepfw.trial.attempt import Job
 from sweepfw.trial.building import collect
+from sweepfw.trial.secrets import hidden
 
 KEEP_SNAPSHOTS = 7 * 86_400.0  # seconds that one lies here after its last use
 KEEP_ENVIRONMENTS = 30 * 86_400.0
@@ -47,6 +49,7 @@ class Stores:
         self._sweeps: dict[str, Sweep] = {}
         self._jobs: dict[str, Jobs] = {}
         self._made: dict[tuple[str, str], Job] = {}
+        self._given: dict[tuple[str, str], tuple[Secrets, Job]] = {}  # with the secrets that were given last
         self._making: dict[tuple[str, str], Future[Job]] = {}
         self._waiting: dict[str, int] = {}  # uid -> slots that wait for one of its jobs
         self._abandoned: set[str] = set()  # uids of which nobody waited any more
@@ -63,21 +66,45 @@ class Stores:
         """The sweep's folder."""
         return f"{self._runs}/{sweep.name}"  # a text: paths would take a tenth of our time for a short trial
 
-    def job(self, sweep: Sweep, snapshot: str, stopped: Callable[[], bool]) -> Job:
+    def secrets(self, sweep: Sweep, token: str) -> Secrets:
+        """Those that the sweep needs, as the head has them now, for the attempt with this token. They are in
+        this process's memory only. SweepError where one is not there."""
+        if not sweep.spec.secrets:
+            return NONE
+        given = self._desk.secrets(token)
+        if lacking := [need.name for need in sweep.spec.secrets if need.name not in given]:
+            raise SweepError(
+                f"secrets of {sweep.name} are not at the head: {', '.join(lacking)}; "
+                f"send them with: sweepfw retry {sweep.name}"
+            )
+        return given
+
+    def job(self, sweep: Sweep, snapshot: str, stopped: Callable[[], bool], secrets: Secrets = NONE) -> Job:
         """All that a trial of this snapshot needs to start, made if need be.
 
         Raises StoppedError once `stopped` says so, SetupFailed where the environment can't be built, and
         other SweepErrors and OSErrors for what can't be had or stored; the next call tries again.
         """
         key = (sweep.uid, snapshot)
-        if job := self._made.get(key):
-            return job
+        job = self._made.get(key) or self._wait(key, sweep, stopped, secrets)
+        return self._with(key, job, secrets) if secrets else job
+
+    def _with(self, key: tuple[str, str], job: Job, secrets: Secrets) -> Job:
+        """The same job as long as the values are the same, so that keepers are told of it once."""
+        with self._lock:
+            given = self._given.get(key)
+            if given is None or given[0] != secrets:
+                setup = job.setup._replace(secrets=hidden(job.spec.secrets, secrets))
+                given = self._given[key] = (secrets, job._replace(setup=setup))
+            return given[1]
+
+    def _wait(self, key: tuple[str, str], sweep: Sweep, stopped: Callable[[], bool], secrets: Secrets) -> Job:
         with self._lock:
             self._waiting[sweep.uid] = self._waiting.get(sweep.uid, 0) + 1
         try:
             while not stopped():
                 with self._lock:
-                    making = self._making.get(key) or self._begin(key, sweep)
+                    making = self._making.get(key) or self._begin(key, sweep, secrets)
                 with suppress(_Abandoned):
                     return _await(making, stopped)
             raise StoppedError("stopped before it began")
@@ -85,7 +112,7 @@ class Stores:
             with self._lock:
                 self._waiting[sweep.uid] -= 1
 
-    def _begin(self, key: tuple[str, str], sweep: Sweep) -> Future[Job]:
+    def _begin(self, key: tuple[str, str], sweep: Sweep, secrets: Secrets) -> Future[Job]:
         self._making[key] = making = Future[Job]()
         jobs = self._jobs.get(sweep.uid)
         if jobs is None:
@@ -98,7 +125,7 @@ class Stores:
                 agree=lambda snapshot, text: self._desk.environment_lock(sweep.uid, snapshot, text),
                 number=lambda: next(self._numbers) % _SETUPS,
             )
-        threading.Thread(target=self._make, args=(key, jobs, making), daemon=True).start()
+        threading.Thread(target=self._make, args=(key, jobs, making, secrets), daemon=True).start()
         return making
 
     def _abandons(self, uid: str) -> bool:
@@ -108,9 +135,10 @@ class Stores:
                 self._abandoned.add(uid)
             return uid in self._abandoned
 
-    def _make(self, key: tuple[str, str], jobs: Jobs, making: Future[Job]) -> None:
+    def _make(self, key: tuple[str, str], jobs: Jobs, making: Future[Job], secrets: Secrets) -> None:
         try:
             self._fetch(key[1])
+            jobs.give(secrets)
             job = jobs(key[1])
         except BaseException as error:
             with self._lock:
@@ -139,9 +167,6 @@ class Stores:
     def forget(self, name: str) -> bool:
         """Delete what there is of a sweep that the head has removed; whether there was anything. Nothing of
         it runs here."""
-        folder = self._place.run(name)
-        if folder.parent != self._place.runs or name.startswith(".") or not folder.is_dir():
-            return False
         with self._lock:
             uids = [uid for uid, sweep in self._sweeps.items() if sweep.name == name]
             for uid in uids:
@@ -149,6 +174,10 @@ class Stores:
                 if jobs := self._jobs.pop(uid, None):
                     jobs.close()
             self._made = {key: job for key, job in self._made.items() if key[0] not in uids}
+            self._given = {key: given for key, given in self._given.items() if key[0] not in uids}
+        folder = self._place.run(name)
+        if folder.parent != self._place.runs or name.startswith(".") or not folder.is_dir():
+            return False
         shutil.rmtree(folder, ignore_errors=True)
         return True
 

@@ -108,20 +108,30 @@ class HeadLab:
     # -- sweeps ----------------------------------------------------------------------------------------
 
     def submit(
-        self, script: str, trials: int = 1, *, files: Mapping[str, str] | None = None, **settings: Any
+        self,
+        script: str,
+        trials: int = 1,
+        *,
+        files: Mapping[str, str | bytes] | None = None,
+        values: Mapping[str, str] | None = None,
+        **settings: Any,
     ) -> Sweep:
-        """A sweep of `bash trial.sh i=1..`, with the project's files in the head's store."""
+        """A sweep of `bash trial.sh i=1..`, with the project's files in the head's store, and the values of
+        its secrets."""
         project = self.folder / f"project-{time.monotonic_ns()}"
         project.mkdir()
         for name, text in {"trial.sh": f'export "$1"\n{script}\n', **(files or {})}.items():
             (project / name).parent.mkdir(exist_ok=True)
-            (project / name).write_text(text)
+            (project / name).write_bytes(text.encode() if isinstance(text, str) else text)
         frozen = snapshots.freeze(project, self.place.snapshots, 10**9)
         spec = Spec(
             "p", "t", ("bash", "trial.sh"), flags="bare", **{"grace": 1, "max_failures": None, **settings}
         )
         drafts = [Draft({"i": Number(str(i))}) for i in range(1, trials + 1)]
-        return self.ledger.submit(spec, frozen.id, drafts)
+        uid = os.urandom(8).hex()
+        if values is not None:
+            self.desk.put_secrets(uid, {name: value.encode() for name, value in values.items()})
+        return self.ledger.submit(spec, frozen.id, drafts, uid=uid)
 
     def states(self, sweep: Sweep) -> list[str]:
         return [trial.state for trial in self.ledger.trials(sweep.uid)]
