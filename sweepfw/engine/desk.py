@@ -15,6 +15,7 @@ import sweepfw
 from sweepfw import crash
 from sweepfw import snapshot as snapshots
 from sweepfw.config.workspace import Workspace
+from sweepfw.core.broker import queue
 from sweepfw.core.deployment import Advert, HeadStatus, LogPart, Orders, WorkerStatus
 from sweepfw.core.model import Attempt, Grant, Outcome, Receipt, Worker
 from sweepfw.core.naming import label
@@ -29,6 +30,8 @@ from sweepfw.errors import SweepError
 from sweepfw.snapshot import transfer
 
 _ID = re.compile(r"[0-9a-f]{24}", re.ASCII)
+_BOOT = re.compile(r"[0-9a-f]{1,32}", re.ASCII)
+_GPUS = 1000  # of one host, and more than any has
 UNCONNECTED = 1.0  # seconds that one waits who has lost the broker: we want to hear that it is back
 _LOCK_LIMIT = 10_000_000  # characters of a list of versions
 
@@ -62,7 +65,10 @@ class HeadDesk:
     # -- workers ---------------------------------------------------------------------------------------
 
     def announce(self, worker: Worker, advert: Advert) -> None:
-        """See Desk.announce."""
+        """See Desk.announce. Its queue has the name that it must have: the head may write to every queue."""
+        if not _BOOT.fullmatch(worker.boot) or len(advert.gpus) > _GPUS:
+            raise SweepError(f"worker on {worker.host}: announces itself as no worker of ours does")
+        advert = advert._replace(queue=queue(self._uid, worker.host, worker.boot))
         self._ledger.register(worker)
         crash.point("head.registered")
         self._roster.announce(worker, advert)

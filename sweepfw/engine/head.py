@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import resource
 import signal
 import threading
 from collections.abc import Callable
@@ -96,6 +97,8 @@ class Head:
 
 def main(settings: HeadSettings, root: Path = Path(STATE), port: int = SERVICE_PORT) -> int:
     """Work until SIGTERM or SIGINT."""
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # connections must leave some for the ledger
     head = Head(settings, root, ("0.0.0.0", port))  # noqa: S104  # as above
     asked = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):

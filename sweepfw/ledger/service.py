@@ -10,8 +10,8 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from http import HTTPStatus
 from ipaddress import ip_address
 from pathlib import Path
@@ -20,14 +20,14 @@ from sweepfw.errors import SweepError
 from sweepfw.ledger.desk import Desk
 from sweepfw.ledger.wire.access import Access, Caller, may_call
 from sweepfw.ledger.wire.answers import SERVICE, Answer, Answers, Call, Watched, refusal
+from sweepfw.ledger.wire.crowd import Crowd, shut
 from sweepfw.ledger.wire.framing import PIECE, Body, BrokenError, Channel, Head, MalformedError
 from sweepfw.ledger.wire.methods import METHODS
 
 _IDLE = 600.0  # seconds between two calls on a connection
-_HEAD = 10.0  # for TLS, and for a call's head
+_HEAD = 10.0  # for TLS, until the first call, and for a call's head
 _BODY = 30.0  # between two bytes of a body, or of an answer that isn't taken
 _LINGER = 2.0  # for the caller to read why it was refused
-_MOST = 2000  # connections
 _LEFT_OVER = 1_000_000  # bytes of a body that nobody wanted, read so that the connection can go on
 _NAMES = ("head", "localhost")
 _HOST = re.compile(r"(\[[0-9a-fA-F:.]+\]|[^:\[\]]*)(?::[0-9]{1,5})?")
@@ -56,9 +56,8 @@ class Service:
         self._access = Access(people, workers)
         self._wanted, self._certificate, self._key = address, certificate, key
         self._report = report
-        self._lock = threading.Lock()
         self._closing = threading.Event()
-        self._open: dict[socket.socket, bool] = {}  # connection -> whether it has a call under way
+        self._crowd = Crowd()
         self._listener: socket.socket | None = None
 
     @property
@@ -84,16 +83,8 @@ class Service:
                 self._listener.shutdown(socket.SHUT_RDWR)  # wakes `accept`
             self._listener.close()
         deadline = time.monotonic() + 1
-        while self._shut(idle_only=time.monotonic() < deadline):
+        while self._crowd.shut(idle_only=time.monotonic() < deadline):
             time.sleep(0.01)
-
-    def _shut(self, *, idle_only: bool) -> bool:
-        """Whether connections are left to wait for."""
-        with self._lock:
-            for connection, busy in self._open.items():
-                if not (busy and idle_only):
-                    _shut(connection, socket.SHUT_RDWR)
-            return idle_only and any(self._open.values())
 
     # -- connections
 
@@ -102,57 +93,42 @@ class Service:
             try:
                 connection, _ = listener.accept()
             except OSError as error:
-                if not self._closing.is_set():
-                    self._report(f"no connection can be accepted ({error})")
-                    self._closing.wait(0.5)  # too many open files, perhaps
+                self._fail(f"no connection can be accepted ({error})")  # too many open files, perhaps
                 continue
-            with self._lock:
-                full = len(self._open) >= _MOST
-            if full or self._closing.is_set():
+            try:
+                threading.Thread(target=self._serve, args=(connection,), name="call", daemon=True).start()
+            except RuntimeError as error:  # too many threads
                 connection.close()
-                continue
-            threading.Thread(target=self._serve, args=(connection,), name="call", daemon=True).start()
+                self._fail(f"no connection can be served ({error})")
+
+    def _fail(self, why: str) -> None:
+        if not self._closing.is_set():
+            self._report(why)
+            self._crowd.make_room()
+            self._closing.wait(0.5)
 
     def _serve(self, connection: socket.socket) -> None:
         with suppress(OSError, MalformedError), connection:
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
             connection.settimeout(_HEAD)
-            with self._known(connection):
+            with self._crowd.held(connection):
                 tls = self._context.wrap_socket(connection, server_side=True)
-            with tls, self._known(tls):
+            with tls, self._crowd.held(tls):
                 self._converse(tls)
-
-    @contextmanager
-    def _known(self, connection: socket.socket) -> Iterator[None]:
-        """`stop` can end it meanwhile."""
-        self._mark(connection, busy=False)
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._open.pop(connection, None)
-
-    def _mark(self, connection: socket.socket, *, busy: bool) -> None:
-        with self._lock:
-            if self._closing.is_set() and not busy:
-                self._open.pop(connection, None)
-                raise BrokenError("the service stops")
-            self._open[connection] = busy
 
     def _converse(self, tls: ssl.SSLSocket) -> None:
         channel = Channel(tls)
         while True:
             try:
-                head = channel.head(_IDLE, _HEAD)
+                head = channel.head(_HEAD if self._crowd.is_new(tls) else _IDLE, _HEAD)
             except MalformedError as error:
                 return self._refuse(channel, refusal(error.status, str(error)))
             if head is None:
                 return None
-            self._mark(tls, busy=True)
             if not self._respond(channel, head):
                 return None
-            self._mark(tls, busy=False)
+            self._crowd.idle(tls)
 
     # -- calls
 
@@ -163,6 +139,9 @@ class Service:
             self._refuse(channel, answer)
             return False
         assert caller is not None
+        if not self._crowd.busy(channel.socket, caller):
+            self._refuse(channel, refusal(503, "too many calls of this token at once", "BusyError"))
+            return False
         try:
             body = channel.body(head.fields, _BODY)
             if head.words[0] == "GET":
@@ -198,7 +177,7 @@ class Service:
             self._first_lines(answer, f"Content-Length: {len(answer.body)}", "Connection: close")
             + answer.body
         )
-        _shut(channel.socket, socket.SHUT_WR)
+        shut(channel.socket, socket.SHUT_WR)
         deadline = time.monotonic() + _LINGER
         while time.monotonic() < deadline and socket.socket.recv(channel.socket, PIECE):
             pass
@@ -254,12 +233,6 @@ def _drained(body: Body) -> bool:
     while not body.ended and size <= _LEFT_OVER:
         size += len(body.read(PIECE) or b"")
     return body.ended
-
-
-def _shut(connection: socket.socket, how: int) -> None:
-    # Not SSLSocket's own, which lets go of TLS first: another thread would go on in plain text.
-    with suppress(OSError):
-        socket.socket.shutdown(connection, how)
 
 
 def _context(certificate: Path, key: Path) -> ssl.SSLContext:

@@ -154,7 +154,7 @@ def test_a_new_head_knows_the_workers_and_their_orders(head: Place, tmp_path: Pa
         assert time.monotonic() - begun < 10  # at once: what an earlier head told is not the newest
         assert orders.stop == {grant.token: "stop"}
         [worker] = new.desk.status().workers
-        assert (worker.alive, worker.advert) == (True, ADVERT)
+        assert (worker.alive, worker.advert) == (True, ADVERT._replace(queue="sweepfw.u.a.a1"))
         with pytest.raises(SweepError, match="announce it first"):
             new.desk.orders(B, 0, 0)
     finally:

@@ -57,8 +57,8 @@ WORKER = st.builds(model.Worker, TEXT, TEXT)
 GPU = st.builds(Gpu, WHOLE, TEXT, TEXT, st.none() | WHOLE, st.none() | WHOLE, st.lists(WHOLE).map(tuple))
 ADVERT = st.builds(
     deployment.Advert,
-    WHOLE,
-    REAL,
+    st.integers(0, 10_000),
+    st.floats(0, 100_000),
     st.none() | WHOLE,
     st.lists(GPU, max_size=2).map(tuple),
     TEXTS,
@@ -78,6 +78,7 @@ STATUS = st.builds(
     st.lists(st.tuples(TEXT, WHOLE, WHOLE, TEXT), max_size=2).map(tuple),
 )
 MAYBE_REAL = st.none() | REAL
+MOMENT = st.floats(0, 253_402_300_799)
 
 ALL: dict[str, tuple[Form, st.SearchStrategy[Any]]] = {
     "Worker": (forms.WORKER, WORKER),
@@ -85,7 +86,7 @@ ALL: dict[str, tuple[Form, st.SearchStrategy[Any]]] = {
     "Objective": (forms.OBJECTIVE, st.builds(model.Objective, metric=TEXT)),
     "Outcome": (
         forms.OUTCOME,
-        st.builds(model.Outcome, TEXT, TEXT, st.none() | WHOLE, REAL, METRICS, PLAIN, st.booleans()),
+        st.builds(model.Outcome, TEXT, TEXT, st.none() | WHOLE, MOMENT, METRICS, PLAIN, st.booleans()),
     ),
     "Receipt": (forms.RECEIPT, st.builds(model.Receipt, st.booleans(), st.booleans(), TEXT)),
     "Grant": (

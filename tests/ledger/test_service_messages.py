@@ -288,11 +288,11 @@ def test_packs_arrive_and_come_back(head, desk, worker_desk, tmp_path) -> None:
 def test_a_pack_that_breaks_off_is_not_stored(head, tmp_path, wait_until) -> None:
     with tls(head) as stream:
         stream.sendall(opening("/desk/put_contents", "Transfer-Encoding: chunked") + b"5\r\nhello\r\n")
-    wait_until(lambda: not head.service._open)
+    wait_until(lambda: not head.service._crowd)
     assert not (tmp_path / "desk/contents").exists()
     with tls(head) as stream:
         stream.sendall(opening("/desk/put_contents", "Content-Length: 9") + b"hello")
-    wait_until(lambda: not head.service._open)
+    wait_until(lambda: not head.service._crowd)
     assert not (tmp_path / "desk/contents").exists()
 
 

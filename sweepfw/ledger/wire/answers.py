@@ -6,6 +6,7 @@ import errno
 import io
 import json
 import os
+import threading
 import traceback
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
@@ -35,6 +36,9 @@ ARGUMENTS = "sweepfw-arguments"  # the field with a call's arguments, where its 
 REQUEST = "sweepfw-request"  # the id of a request that must not be done twice
 SERVICE = "sweepfw-service"  # the service's own id; in a request: the one that was asked first
 _DRAFTS_LINE = 64_000_000
+_LARGE = 1_000_000  # bytes of a message that is held in memory
+_LARGE_AT_ONCE = 4  # such messages of one caller
+_PATIENCE = 60.0  # seconds that another of them waits
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -74,6 +78,7 @@ class Answers:
         self._report = report
         self._memory: Memory[Answer] = Memory()
         self._hosts: dict[str, str] = {}  # token -> host: asked for with every call of a worker's
+        self._rooms: dict[Caller, threading.Semaphore] = {}
 
     def answer(self, call: Call) -> Answer:
         """Never raises but MalformedError and BrokenError: the connection is of no more use then."""
@@ -89,7 +94,7 @@ class Answers:
 
     def _answer(self, call: Call) -> Answer:
         method = METHODS[call.path]
-        with _reading(method, call) as (data, body):
+        with self._room(method, call), _reading(method, call) as (data, body):
             arguments = members(method.takes, data)
             if method.body[1]:
                 arguments[method.body[1]] = body
@@ -111,6 +116,21 @@ class Answers:
                     "UnreachableError",
                 )
             return self._memory.answer(key, lambda: self._settled(call.path, method, arguments))
+
+    @contextmanager
+    def _room(self, method: Method, call: Call) -> Iterator[None]:
+        """Large messages of one caller wait for one another: no token may fill our memory."""
+        length = call.body.length
+        if method.body[0] in ("drafts", "pack") or (length is not None and length <= _LARGE):
+            yield
+            return
+        room = self._rooms.setdefault(call.caller, threading.Semaphore(_LARGE_AT_ONCE))
+        if not room.acquire(timeout=_PATIENCE):
+            raise BusyError("too many large calls at once; ask again later")
+        try:
+            yield
+        finally:
+            room.release()
 
     def _settled(self, path: str, method: Method, arguments: dict[str, Any]) -> Answer:
         """The answer, also where it is a refusal: a repetition gets the same."""

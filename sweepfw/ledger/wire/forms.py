@@ -40,6 +40,7 @@ from sweepfw.ledger.wire.shapes import (
     one_of,
     record,
     row,
+    within,
 )
 
 # -- parameters --------------------------------------------------------------------------------------
@@ -89,6 +90,7 @@ def _load_summary(value: Any) -> MetricSummary:
 
 TEXTS = many(TEXT, tuple)
 TIME = maybe(REAL)
+_MOMENT = within(REAL, 0, 253_402_300_799)  # to the end of the year 9999, as far as clocks are written
 PARAMS = Form(dump_params, load_params)
 SPEC = Form(specs.to_json, _load_spec)
 _SUMMARY = row(REAL, REAL, REAL, WHOLE, maybe(REAL), maybe(REAL), maybe(REAL))
@@ -104,7 +106,7 @@ OUTCOME = record(
     state=TEXT,
     reason=TEXT,
     exit_code=maybe(WHOLE),
-    ended=REAL,
+    ended=_MOMENT,
     metrics=METRICS,
     details=PLAIN,
     again=FLAG,
@@ -214,8 +216,8 @@ GPU = record(
 )
 ADVERT = record(
     Advert,
-    slots=WHOLE,
-    cpus=REAL,
+    slots=within(WHOLE, 0, 10_000),  # beyond all hosts: the head reckons with what they say
+    cpus=within(REAL, 0, 100_000),
     memory=maybe(WHOLE),
     gpus=many(GPU, tuple),
     labels=TEXTS,

@@ -173,6 +173,8 @@ class Body(io.RawIOBase):
             yield piece
 
     def _exactly(self, size: int) -> bytes:
+        if size > PIECE:  # no room is made for what may never come
+            return b"".join(self.pieces())
         room = bytearray(size)
         view, at = memoryview(room), 0
         while at < size:

@@ -44,6 +44,17 @@ FLAG = _only("true or false", bool)
 PLAIN = Form(dict, _only("an object", dict).load)  # what is JSON already
 
 
+def within(form: Form, least: float, most: float) -> Form:
+    """Numbers from `least` to `most`: what is no number (NaN) is not among them."""
+
+    def load(value: Any) -> Any:
+        if not least <= form.load(value) <= most:
+            raise MisshapenError(f"should be from {least:g} to {most:g}")
+        return value
+
+    return Form(form.dump, load)
+
+
 def one_of(*words: str) -> Form:
     def load(value: Any) -> Any:
         if value not in words:
