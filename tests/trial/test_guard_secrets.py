@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from guard_lab import Lab, gone, mark
+from guard_lab import Lab, children_of, gone, mark
 
 from sweepfw.core.secrets import needles
 from sweepfw.trial.guard import secret
@@ -24,9 +24,10 @@ KEY = b"hunter22-of-the-test"
 FILE = b"first line of it\nsecond line of it\n"
 
 
-def folders() -> set[str]:
-    """What lies in memory for secrets now, of this machine's whole user."""
-    return {name for name in os.listdir("/dev/shm") if name.startswith("sweepfw-")}
+def folders(keepers: list[int]) -> list[str]:
+    """What lies in memory for secrets now, made by these processes."""
+    made = [name for name in os.listdir("/dev/shm") if name.startswith("sweepfw-")]
+    return [name for name in made if int(name.split("-")[2]) in keepers]
 
 
 @pytest.fixture
@@ -129,18 +130,20 @@ def test_words_of_the_outcome_are_masked(lab: Lab, hidden: Hidden) -> None:
 
 
 def test_gone_however_the_trial_ends(lab: Lab, hidden: Hidden, wait_until: Callable[..., None]) -> None:
-    before = folders()
+    assert lab.sh("true")[0]["exit_code"] == 0  # there is a keeper by now
+    keepers = children_of(lab.guardian.pid)
     lab.setup(secrets=hidden, timeout=0.2, grace=0)
     outcome, _ = lab.sh("sleep 60")
     assert outcome["ended_by"] == "timeout"
-    assert folders() == before
+    assert folders(keepers) == []
     lab.setup(secrets=hidden)
     assert lab.sh("exit 3")[0]["exit_code"] == 3
     assert lab.run("/not/there")[0]["error"]["kind"] == "no such command"
-    assert folders() == before
+    assert folders(keepers) == []
     started(lab)
+    assert len(folders(keepers)) == 1
     lab.keeper.close()  # its client has gone
-    wait_until(lambda: folders() == before)
+    wait_until(lambda: folders(keepers) == [])
 
 
 def started(lab: Lab) -> str:

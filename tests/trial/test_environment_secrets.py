@@ -1,0 +1,98 @@
+"""Environments from a package index that asks for a password: pip is given it, and nothing shows it."""
+
+from __future__ import annotations
+
+import base64
+import os
+from collections.abc import Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+
+import pytest
+from test_environment import Lab, wheel
+
+from sweepfw.core.secrets import Need, Secrets
+from sweepfw.trial.builder import SetupFailed
+from sweepfw.trial.secrets import hidden
+
+PASSWORD = "hunter22-for-wheels"
+
+
+class Index(SimpleHTTPRequestHandler):
+    """The files of a folder, for those who know the password."""
+
+    def do_GET(self) -> None:
+        wanted = "Basic " + base64.b64encode(f"me:{PASSWORD}".encode()).decode()
+        if self.headers.get("Authorization") == wanted:
+            return super().do_GET()
+        self.send_response(401)
+        self.send_header("WWW-Authenticate", 'Basic realm="wheels"')
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+        return None
+
+    def log_message(self, *arguments: object) -> None: ...
+
+
+@pytest.fixture
+def index(tmp_path: Path) -> Iterator[str]:
+    """host:port of an index with one package."""
+    wheel(tmp_path / "index/simple/private", "private", "2.0")
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Index, directory=str(tmp_path / "index")))
+    thread = Thread(target=server.serve_forever)
+    thread.start()
+    yield f"127.0.0.1:{server.server_port}"
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+@pytest.fixture
+def lab(tmp_path: Path) -> Lab:
+    lab = Lab(tmp_path / "lab")
+    for name in [name for name in lab.env if name.startswith("PIP_")]:
+        del lab.env[name]  # this machine's own index would be asked, too
+    lab.env["PIP_CACHE_DIR"] = str(tmp_path / "cache")
+    return lab
+
+
+def written(lab: Lab) -> bytes:
+    """All that lies beside the environments and in them."""
+    files = [path for path in lab.place.environments.rglob("*") if path.is_file()]
+    assert any(path.suffix == ".log" for path in files)
+    return b"\0".join(path.read_bytes() for path in files)
+
+
+def test_pip_conf_is_pip_s_own_configuration(lab: Lab, index: str) -> None:
+    (lab.root / "requirements.txt").write_text("private\n")
+    conf = f"[global]\nindex-url = http://me:{PASSWORD}@{index}/simple\n".encode()
+    given = hidden([Need("pip.conf", "file")], Secrets({"pip.conf": conf}))
+    said: list[str] = []
+    found = lab.resolve(said, secrets=given)
+    assert (found.lock, said[0].rpartition(" ")[2]) == ("private==2.0\n", "pip")
+    assert not [name for name in os.listdir("/dev/shm") if f"-{os.getpid()}-" in name]
+    assert PASSWORD.encode() not in written(lab)
+    assert PASSWORD not in "".join(said)
+    other = hidden([Need("pip.conf", "file")], Secrets({"pip.conf": conf + b"# another\n"}))
+    assert lab.resolve(secrets=other).python == found.python  # values are no part of what it is
+
+
+def test_variables_in_requirements_and_what_builders_print(lab: Lab, index: str) -> None:
+    given = hidden([Need("TOKEN", "env")], Secrets({"TOKEN": PASSWORD.encode()}))
+    address = f"--index-url http://me:${{TOKEN}}@{index}/simple\n"
+    (lab.root / "requirements.txt").write_text(address + "private\n")
+    assert lab.resolve(secrets=given).lock == "private==2.0\n"
+    (lab.root / "broken").mkdir()
+    (lab.root / "broken/pyproject.toml").write_text(
+        '[build-system]\nrequires = []\nbuild-backend = "back"\nbackend-path = ["."]\n'
+    )
+    (lab.root / "broken/back.py").write_text("import os, sys\nsys.exit('no: ' + os.environ['TOKEN'])\n")
+    (lab.root / "requirements.txt").write_text("./broken\n")
+    said: list[str] = []
+    with pytest.raises(SetupFailed) as failed:
+        lab.resolve(said, secrets=given)
+    assert "no: ***" in failed.value.text
+    assert PASSWORD.encode() not in written(lab)
+    assert PASSWORD not in str(failed.value) + failed.value.text + "".join(said)
