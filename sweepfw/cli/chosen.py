@@ -36,5 +36,5 @@ def one_of(word: str, choices: Iterable[str], what: str) -> str:
     """The word, if it is among the choices. SweepError that names them."""
     known = list(choices)
     if word not in known:
-        raise SweepError(f"{word}: no such {what}; there are {', '.join(known)}")
+        raise SweepError(f"{word[:60]}: no such {what}; there are {', '.join(known)}")
     return word

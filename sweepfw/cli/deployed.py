@@ -115,7 +115,7 @@ class There:
                 )
             time.sleep(0.2)
         self.desk.forget(sweep.uid)
-        from sweepfw.trial.guard.files import remove
+        from sweepfw.trial.guard.removal import remove
 
         remove(str(self.place.run(sweep.name)))  # what came home of it
 

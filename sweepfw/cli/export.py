@@ -10,6 +10,7 @@ from typing import IO, TYPE_CHECKING
 
 import click
 
+from sweepfw import modes
 from sweepfw.cli import options
 from sweepfw.cli.complete import sweep_names
 from sweepfw.errors import SweepError
@@ -91,7 +92,9 @@ def _destination(path: Path | None) -> Iterator[IO[str]]:
 
     unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with unfinished.open("w", encoding="utf-8", newline="") as file:
+        with modes.loosened():
+            file = unfinished.open("w", encoding="utf-8", newline="")
+        with file:
             yield file
         unfinished.replace(path)
     except OSError as error:

@@ -44,8 +44,10 @@ class Log:
         return self._hand_on(data, write)
 
     def _opened(self) -> bool:
+        from sweepfw.trial.guard.files import open_plain
+
         try:
-            self._file = self._file or self._path.open("rb")
+            self._file = self._file or os.fdopen(open_plain(str(self._path)), "rb")
         except FileNotFoundError:
             return False
         return True

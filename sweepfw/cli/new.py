@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from sweepfw import modes
 from sweepfw.errors import SweepError
 
 TEMPLATE = Path(__file__).parent / "template"
@@ -101,10 +102,11 @@ def _copy(source: Path, folder: Path) -> list[str]:
     rest = sorted(file.name for file in source.iterdir() if file.is_file() and file.name not in FIRST)
     files = [*FIRST, *rest]
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        beside.mkdir()
-        for file in files:  # not its mode: an installation may be read-only
-            (beside / file).write_bytes((source / file).read_bytes())
+        with modes.loosened():
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            beside.mkdir()
+            for file in files:  # not its mode: an installation may be read-only
+                (beside / file).write_bytes((source / file).read_bytes())
         beside.rename(folder)
     except OSError as error:
         raise SweepError(
@@ -181,7 +183,7 @@ def _write(path: Path, text: str) -> bool:
     from sweepfw.config.yaml_reader import show_path
 
     try:
-        with path.open("x", encoding="utf-8") as file:
+        with modes.loosened(), path.open("x", encoding="utf-8") as file:
             file.write(text)
     except FileExistsError:
         return False

@@ -19,7 +19,7 @@ PATIENCE = 30.0  # seconds that a stopped run has to end
 def remove(place: Workspace, ledger: Ledger, sweep: Sweep, *, stop: bool) -> None:
     """Delete a sweep of this machine with all its files. BusyError where it runs and `stop` was not said."""
     from sweepfw.engine.lock import SweepLock
-    from sweepfw.trial.guard.files import remove as delete
+    from sweepfw.trial.guard.removal import remove as delete
 
     if stop:
         ledger.stop(sweep.uid, now=True)

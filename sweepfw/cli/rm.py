@@ -42,5 +42,5 @@ def _question(site: Site, sweep: Sweep) -> str:
 
     if site.remote:
         return f"Delete {sweep.name}: {plural(sweep.total, 'trial')} on {site.name}?"
-    _, count = measure(str(site.place.run(sweep.name)))
+    _, count = measure(str(site.place.run(sweep.name)), lenient=True)
     return f"Delete {sweep.name}: {plural(sweep.total, 'trial')}, {size(count)}?"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 
 from sweepfw.cli.render import Screen, assignments, duration, local_time, number, safe, size, table
@@ -90,13 +91,13 @@ def _files(folder: Path, screen: Screen) -> Iterator[str]:
     if not folder.is_dir():
         return
     work, checkpoint = folder / "work", folder.parent / "checkpoint"
-    listed = sorted(_walk(folder, leave=work))
+    count, listed = _first(MOST_FILES, _walk(folder, leave=str(work)))
     yield ""
     yield f"files in {safe(_near(folder))}"
-    rows = [[f"  {path.relative_to(folder)}", size(count)] for path, count in listed[:MOST_FILES]]
+    rows = [[f"  {path[len(str(folder)) + 1 :]}", size(bytes_)] for path, bytes_ in listed]
     yield from table(["", ""], rows, screen)[1:]
-    if len(listed) > MOST_FILES:
-        yield f"  … and {len(listed) - MOST_FILES} more"
+    if count > len(listed):
+        yield f"  … and {count - len(listed):,} more"
     if work.is_dir():
         yield "  work/ is the working copy as the trial left it, kept until `sweepfw gc`"
     if checkpoint.is_dir():
@@ -119,14 +120,29 @@ def _files_there(site: Site, sweep: Sweep, attempt: Attempt, screen: Screen) -> 
         yield f"  output files are on {safe(str(host))}; `{bring}` brings them"
 
 
-def _walk(folder: Path, leave: Path) -> Iterator[tuple[Path, int]]:
-    for entry in os.scandir(folder):
-        path = Path(entry.path)
-        if entry.is_dir(follow_symlinks=False):
-            if path != leave:
-                yield from _walk(path, leave)
-        else:
-            yield path, entry.stat(follow_symlinks=False).st_size
+def _first(most: int, files: Iterator[tuple[str, int]]) -> tuple[int, list[tuple[str, int]]]:
+    """How many there are, and the first by name. There may be millions."""
+    from heapq import merge
+
+    count, first = 0, list[tuple[str, int]]()
+    while batch := sorted(islice(files, 10_000)):
+        count += len(batch)
+        first = list(islice(merge(first, batch), most))
+    return count, first
+
+
+def _walk(folder: Path, leave: str) -> Iterator[tuple[str, int]]:
+    waiting = [str(folder)]
+    while waiting:
+        try:
+            with os.scandir(waiting.pop()) as entries:
+                for entry in entries:
+                    if not entry.is_dir(follow_symlinks=False):
+                        yield entry.path, entry.stat(follow_symlinks=False).st_size
+                    elif entry.path != leave:
+                        waiting.append(entry.path)
+        except OSError:
+            continue  # closed by the trial, deeper than any path, or gone
 
 
 def _near(path: Path) -> str:

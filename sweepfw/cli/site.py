@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Protocol
@@ -112,11 +113,16 @@ class Here:
 
     def lines(self, sweep: Sweep, trial: int, attempt: int, path: str) -> Iterator[bytes]:
         """See Site.lines."""
+        from sweepfw.trial.guard.files import open_plain
+
         try:
-            with (self._folder(sweep, trial, attempt) / path).open("rb") as file:
-                yield from file
-        except (FileNotFoundError, NotADirectoryError):
+            file = os.fdopen(open_plain(str(self._folder(sweep, trial, attempt) / path)), "rb")
+        except PermissionError:
+            raise
+        except OSError:  # not there, or something that the trial put in its place
             return
+        with file:
+            yield from file
 
     def files(self, sweep: Sweep, trial: int, attempt: int) -> dict[str, int]:
         """See Site.files: there is no head."""
@@ -161,6 +167,8 @@ class Sites:
         self.place = Workspace.find(Path.cwd())
         self._on, self._here = on, here
         self._there: There | None = None
+        if on == "":  # an unset variable, mostly
+            raise SweepError("--on: names no deployment; leave it out for the usual one")
         if on and here:
             raise SweepError("--on and --here rule each other out; name one of them")
 

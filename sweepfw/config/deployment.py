@@ -8,6 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from sweepfw import modes
 from sweepfw.config.deployment_json import from_json, to_json
 from sweepfw.config.deployment_options import NAME, differences, from_options, local_deployment
 from sweepfw.config.hosts import HOST_READERS, image, read_hosts
@@ -155,7 +156,8 @@ def write_deployment(deployment: Deployment, path: Path) -> None:
     """Write a configuration that reads back equal. As a whole or not at all."""
     new = path.with_name(path.name + ".new")
     try:
-        new.write_text(_HEADING + "\n".join(_lines(deployment)) + "\n")
+        with modes.loosened():
+            new.write_text(_HEADING + "\n".join(_lines(deployment)) + "\n")
         new.replace(path)
     except OSError as error:
         raise SweepError(f"{path}: can't be written ({error.strerror})") from None

@@ -44,9 +44,9 @@ def check_port(target: str, port: int) -> None:
 def split_host(text: str) -> tuple[str, str | None, int | None]:
     """`[user@]host[:port]` as host, user and port, each checked. IPv6 has brackets before a port."""
     user, at, rest = text.strip().rpartition("@")
-    match = re.fullmatch(r"\[([^\]]*)\](?::(\d{1,7}))?", rest)
+    match = re.fullmatch(r"\[([^\]]*)\](?::([0-9]{1,7}))?", rest)
     if match is None and rest.count(":") == 1:
-        match = re.fullmatch(r"([^:]*):(\d{1,7})", rest)
+        match = re.fullmatch(r"([^:]*):([0-9]{1,7})", rest)
         if match is None:
             raise SweepError(f"{_shown(text)} is no host; write [user@]host[:port]")
     target, port = (match[1], match[2]) if match else (rest, None)

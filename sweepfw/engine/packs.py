@@ -14,12 +14,11 @@ from typing import IO, TypeAlias
 
 from sweepfw.errors import SweepError
 from sweepfw.snapshot.transfer import reader
-from sweepfw.trial.guard.files import walk
+from sweepfw.trial.guard.files import open_plain, walk
 
 Survey: TypeAlias = Mapping[str, tuple[int, int, int]]  # path -> mode, size, time of change in ns
 
 _TRIES = 3
-_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _MEMORY = 1 << 20  # bytes; larger packs go through the disk
 
@@ -76,7 +75,7 @@ def contents(folder: str, names: Iterable[str]) -> dict[str, bytes]:
     """These files of the folder, for few small ones. What is gone is left out. Raises OSError."""
     found = {}
     for name in names:
-        with suppress(FileNotFoundError), os.fdopen(os.open(f"{folder}/{name}", _READ), "rb") as file:
+        with suppress(FileNotFoundError), os.fdopen(open_plain(f"{folder}/{name}"), "rb") as file:
             found[name] = file.read()
     return found
 
@@ -94,7 +93,7 @@ def _add(file: IO[bytes], path: str, name: str) -> None:
     found = os.lstat(path)
     mode, changed = stat.S_IMODE(found.st_mode), int(found.st_mtime)
     if stat.S_ISREG(found.st_mode):
-        with os.fdopen(os.open(path, _READ), "rb", buffering=0) as source:
+        with os.fdopen(open_plain(path), "rb", buffering=0) as source:
             size = os.fstat(source.fileno()).st_size
             file.write(_header(name, mode, size, changed))
             _copy(source, file, size)

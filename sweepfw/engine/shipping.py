@@ -18,6 +18,7 @@ from sweepfw.engine.packs import contents, packed, survey
 from sweepfw.errors import DiskFullError, SweepError, UnreachableError
 from sweepfw.ledger.desk import Desk
 from sweepfw.ledger.interface import Ledger
+from sweepfw.trial.guard.files import open_plain
 
 ALL_FILES = 10_000_000  # bytes: an attempt's files that go to the head when it ends; more stays on its host
 OWN_FILES = 50_000_000  # bytes: of these, what belongs to the record goes at any rate
@@ -66,7 +67,7 @@ class LogLine:
             if self._offset < 0:
                 self._offset = self._head.ledger.append_log(self._token, 0, b"")
             try:
-                file = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
+                file = open_plain(self._path)
             except OSError:
                 return  # it has not begun
             try:
@@ -83,7 +84,7 @@ class LogLine:
             if self._offset < 0:
                 return None
             try:
-                with open(self._path, "rb", buffering=0) as file:  # noqa: PTH123  # a text, for every trial
+                with os.fdopen(open_plain(self._path), "rb", buffering=0) as file:
                     data = os.pread(file.fileno(), most + 1, self._offset)
             except FileNotFoundError:
                 data = b""
@@ -129,13 +130,14 @@ def choose(folder: str) -> tuple[list[str], int, bool]:
     """The files of an attempt that are small enough for the head, their bytes, and whether those are all."""
     try:
         with os.scandir(folder) as entries:
-            there = {entry.name: entry.stat(follow_symlinks=False) for entry in entries}
+            found = {entry.name: entry.stat(follow_symlinks=False) for entry in entries}
     except FileNotFoundError:
         return [], 0, True
-    own = {name: there[name].st_size for name in RECORD if name in there}
-    found = survey(f"{folder}/files") if "files" in there else {}
-    files = {f"files/{name}": row[1] for name, row in found.items() if row[0] & _KIND == _FILE}
-    others = any(row[0] & _KIND not in (_FILE, _FOLDER) for row in found.values())
+    # A trial may have put a link or a pipe in the place of its reports: then there are none.
+    own = {n: found[n].st_size for n in RECORD if n in found and found[n].st_mode & _KIND == _FILE}
+    left = survey(f"{folder}/files") if "files" in found else {}
+    files = {f"files/{name}": row[1] for name, row in left.items() if row[0] & _KIND == _FILE}
+    others = any(row[0] & _KIND not in (_FILE, _FOLDER) for row in left.values())
     size = sum(own.values()) + sum(files.values())
     if size <= ALL_FILES and len(files) <= MOST_FILES:
         return [*own, *files], size, not others

@@ -6,11 +6,21 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from math import isfinite
 from typing import Any, NamedTuple
 
 from sweepfw.core.gpus import Gpu, complaint, read_gpus
 
 _KIB = 1024
+_LATEST = 1 << 40  # seconds: no clock is there yet
+NONSENSE = (ValueError, TypeError, AttributeError, RecursionError, OverflowError)  # what answers may raise
+_WORDS = {  # what goes into paths and commands, also of other hosts
+    "user": r"[^\s:'\"`$;&|<>\x00-\x1f\x7f-\x9f]{1,64}[$]?",
+    "machine_id": r"[0-9A-Za-z-]{0,64}",
+    "arch": r"[0-9A-Za-z_.-]{0,32}",
+    "home": r"|/[^\x00-\x1f\x7f-\x9f]{0,1000}",
+    "dir": r"|/[^\x00-\x1f\x7f-\x9f]{0,1000}",
+}
 _NETWORK = ("nfs", "cifs", "smb", "afs", "lustre", "gpfs", "ceph", "fuse.sshfs", "beegfs", "panfs", "9p")
 
 
@@ -122,14 +132,15 @@ class Reach(NamedTuple):
 
 
 def read(printed: str, mark: str, sent: float, received: float) -> Facts:
-    """The facts in what the script printed between `sent` and `received`, on our clock."""
+    """The facts in what the script printed between `sent` and `received`, on our clock. Raises one of
+    NONSENSE for answers that no host gives."""
     part = _sections(printed, mark)
     who, system, folder = _lines(part, "who", 6), _lines(part, "system", 4), _lines(part, "dir", 2)
     clock = float(part.get("clock", "") or received)
     sizes = {key: int(value) * _KIB for key, value in re.findall(r"(\w+): +(\d+)", part.get("memory", ""))}
     docker = _docker(part)
     listed = part.get("gpus", "")
-    return Facts(
+    found = Facts(
         uid=int(who[0] or -1),
         gid=int(who[1] or -1),
         user=who[2],
@@ -167,6 +178,18 @@ def read(printed: str, mark: str, sent: float, received: float) -> Facts:
         networks=tuple(Owned(*row) for row in _rows(part, "networks", 2)),
         images=tuple(part.get("images", "").splitlines()),
     )
+    _check(found)
+    return found
+
+
+def _check(found: Facts) -> None:
+    """A host may be anybody's. What it says of itself can't be more than a word or a path."""
+    if not isfinite(found.clock) or abs(found.clock) > _LATEST:
+        raise ValueError("a clock without a time")
+    for name, pattern in _WORDS.items():
+        said = getattr(found, name)
+        if not re.fullmatch(pattern, said) and found.uid >= 0:
+            raise ValueError(f"{name} {said[:40]!r}")
 
 
 def read_reach(printed: str, places: Iterable[tuple[str, int]]) -> dict[tuple[str, int], Reach]:
@@ -237,18 +260,18 @@ def _docker(part: Mapping[str, str]) -> Docker:
         info = {}
     if "host" in info or "podman" in said.lower():
         return Docker(path, podman=True, version=str(info.get("version", {}).get("Version", "")))
-    security = " ".join(info.get("SecurityOptions") or ())
+    security = " ".join(map(str, info.get("SecurityOptions") or ()))
     return Docker(
         path,
         error=_engine_error(info, said),
-        version=info.get("ServerVersion", ""),
-        client=(info.get("ClientInfo") or {}).get("Version", ""),
-        root=info.get("DockerRootDir", ""),
+        version=str(info.get("ServerVersion") or ""),
+        client=str((info.get("ClientInfo") or {}).get("Version") or ""),
+        root=str(info.get("DockerRootDir") or ""),
         rootless="name=rootless" in security,
         userns="name=userns" in security,
         buildx=bool(part.get("buildx")),
         containerd="io.containerd.snapshotter" in json.dumps(info.get("DriverStatus")),
-        runtimes=tuple(info.get("Runtimes") or ()),
+        runtimes=tuple(map(str, info.get("Runtimes") or ())),
         disk_free=_free(part.get("disk", "")),
     )
 

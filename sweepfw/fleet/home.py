@@ -307,7 +307,7 @@ def unpack_checkpoints(place: Workspace, names: Iterable[str]) -> None:
 
 def _unpack_checkpoint(packed: Path) -> None:
     from sweepfw.fleet.parcels import unpack_folder
-    from sweepfw.trial.guard.files import remove
+    from sweepfw.trial.guard.removal import remove
 
     folder = packed.parent / "checkpoint"
     if not folder.exists():

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Generic, NoReturn, TypeVar
 
 from sweepfw.errors import SweepError, UnreachableError
 from sweepfw.fleet import remains
+from sweepfw.fleet.facts import NONSENSE
 from sweepfw.fleet.remains import Remains
 
 if TYPE_CHECKING:
@@ -71,6 +72,8 @@ def look(state: DeploymentState, shell: Shell, host: str, *, gpus: bool = False)
         return remains.read(mark, state.uid, done.text)
     except SweepError as error:
         raise UnreachableError(f"{host}: {error}") from None
+    except NONSENSE as error:
+        raise UnreachableError(f"{host}: its answers make no sense ({str(error)[:100]})") from None
 
 
 class Beside(Generic[T]):

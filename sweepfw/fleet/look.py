@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from sweepfw.core.deployment import Deployment, Host, prefix
 from sweepfw.errors import SweepError, UnreachableError
 from sweepfw.fleet import questions
-from sweepfw.fleet.facts import Facts, Reach, read, read_reach
+from sweepfw.fleet.facts import NONSENSE, Facts, Reach, read, read_reach
 from sweepfw.fleet.hosts import side_by_side
 
 if TYPE_CHECKING:
@@ -76,7 +76,12 @@ class _Asking(NamedTuple):
         command = questions.look(self.mark, self.deployment.remote_dir, self.stem, mounts)
         sent = time.time()
         result = shell.run(command, questions.SCRIPT.encode(), timeout=_PATIENCE)
-        facts = read(result.text, self.mark, sent, time.time())
+        try:
+            facts = read(result.text, self.mark, sent, time.time())
+        except NONSENSE as error:
+            raise UnreachableError(
+                f"{host.name}: its answers make no sense ({str(error)[:100]}); look at it: ssh {host.target}"
+            ) from None
         if facts.uid < 0 or not facts.dir:
             raise UnreachableError(
                 f"{host.name}: its shell is no POSIX shell; `ssh {host.target} sh -c id` must work"
@@ -96,6 +101,6 @@ def way(host: Host, address: str, port: int, user: str) -> Way:
     """How the head reaches the host: as this machine does, or as `address_from_head` says."""
     if host.address_from_head is None:
         return Way(address, port, user)
-    match = re.fullmatch(r"(?:(.+)@)?(?:\[(.+)\]|([^:]+|.*:.*:.*))(?::(\d+))?", host.address_from_head)
+    match = re.fullmatch(r"(?:(.+)@)?(?:\[(.+)\]|([^:]+|.*:.*:.*))(?::([0-9]+))?", host.address_from_head)
     assert match  # any text matches; config.yml has checked it
     return Way(match[2] or match[3], int(match[4] or port), match[1] or user)

@@ -12,6 +12,9 @@ _DEFAULT_PATH = "/usr/local/bin:/usr/bin:/bin"
 _SIGNALS = tuple(n for n in range(1, 65) if n not in (9, 19, 32, 33))
 
 
+umask: int | None = None  # what the user's programs begin with; None: as this process
+
+
 class NoCommand(Exception):  # noqa: N818  # it says what happened
     """The command is not there, or is nothing that can be run."""
 
@@ -37,6 +40,7 @@ def spawn(program: str, argv: list[str], env: Mapping[str, str], output: int) ->
 
     Raises NoCommand, or OSError as for too long an argument list or no room for a process.
     """
+    ours = None if umask is None else os.umask(umask)
     try:
         return os.posix_spawn(
             program,
@@ -51,6 +55,9 @@ def spawn(program: str, argv: list[str], env: Mapping[str, str], output: int) ->
         if error.errno in _NO_COMMAND:
             raise NoCommand(_why(program, error)) from None
         raise
+    finally:
+        if ours is not None:
+            os.umask(ours)
 
 
 def _why(program: str, error: OSError) -> str:

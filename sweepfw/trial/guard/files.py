@@ -10,6 +10,7 @@ from errno import EBADF, EINVAL, ENOSYS, ENOTDIR, ENOTTY, EOPNOTSUPP, EPERM, EXD
 from sweepfw import crash
 
 _CHUNK = 1 << 20
+_KIND, _FILE, _FOLDER = 0o170000, 0o100000, 0o040000  # of a mode
 _FICLONE, _GETFLAGS, _SETFLAGS = 0x40049409, 0x80086601, 0x40086602
 _TOPDIR = 0x20000
 _NOT_HERE = {
@@ -29,6 +30,16 @@ def write_all(fd: int, data: bytes) -> None:
     view = memoryview(data)
     while view:
         view = view[os.write(fd, view) :]
+
+
+def open_plain(path: str, flags: int = os.O_RDONLY) -> int:
+    """A descriptor of a regular file. OSError for what else a trial may have put in its place: a link leads
+    elsewhere, a pipe is waited for, a device has no end."""
+    fd = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
+    if os.fstat(fd).st_mode & _KIND != _FILE:
+        os.close(fd)
+        raise OSError(EINVAL, "no regular file", path)
+    return fd
 
 
 def write_file(path: str, data: bytes) -> None:
@@ -108,14 +119,14 @@ def walk(root: str) -> Iterator[tuple[str, os.stat_result]]:
 def is_folder(path: str) -> bool:
     """Whether it is a folder itself, not a symlink to one."""
     try:
-        return os.lstat(path).st_mode & 0o170000 == 0o040000
+        return os.lstat(path).st_mode & _KIND == _FOLDER
     except OSError:
         return False
 
 
 def _own_device(root: str) -> int:
     stat = os.lstat(root)
-    if stat.st_mode & 0o170000 != 0o040000:
+    if stat.st_mode & _KIND != _FOLDER:
         raise NotADirectoryError(ENOTDIR, "no folder", root)
     return stat.st_dev
 
@@ -125,43 +136,20 @@ def _entries(folder: str) -> list[os.DirEntry[str]]:
         with os.scandir(folder) as entries:
             return list(entries)
     except PermissionError:
-        os.chmod(folder, 0o700)
+        permit(folder)
         with os.scandir(folder) as entries:
             return list(entries)
 
 
-def remove(path: str) -> None:
-    """Remove a file, a symlink, or a folder with all that is in it. Gone already is well.
-
-    Raises OSError where something is mounted below: that is not ours, and stays.
-    """
+def permit(path: str, at: int | None = None) -> None:
+    """Let us into a folder of ours. OSError where it is none, or a link."""
+    if not hasattr(os, "O_PATH"):
+        return os.chmod(path, 0o700, dir_fd=at, follow_symlinks=False)
+    fd = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=at)
     try:
-        if not is_folder(path):
-            _unlink(path)
-            return
-        folders = [path]
-        for name, stat in walk(path):
-            if stat.st_mode & 0o170000 == 0o040000:
-                folders.append(f"{path}/{name}")
-            else:
-                _unlink(f"{path}/{name}")
-        for folder in reversed(folders):
-            _without_permission(os.rmdir, folder)
-    except FileNotFoundError:
-        pass
-
-
-def _unlink(path: str) -> None:
-    _without_permission(os.unlink, path)
-
-
-def _without_permission(act: object, path: str) -> None:
-    assert callable(act)
-    try:
-        act(path)
-    except PermissionError:
-        os.chmod(os.path.dirname(path), 0o700)
-        act(path)
+        os.chmod(f"/proc/self/fd/{fd}", 0o700)  # what was opened so takes no fchmod
+    finally:
+        os.close(fd)
 
 
 def spread(folder: str) -> None:
@@ -183,14 +171,18 @@ def spread(folder: str) -> None:
         pass
 
 
-def measure(root: str) -> tuple[int, int]:
-    """How many files are below a folder, and their bytes; nothing where it is not there."""
+def measure(root: str, *, lenient: bool = False) -> tuple[int, int]:
+    """How many files are below a folder, and their bytes; nothing where it is not there. `lenient`: as far
+    as they can be seen."""
     count = size = 0
     try:
         for _, stat in walk(root):
-            if stat.st_mode & 0o170000 != 0o040000:
+            if stat.st_mode & _KIND != _FOLDER:
                 count += 1
                 size += stat.st_size
     except (FileNotFoundError, NotADirectoryError):
         pass
+    except OSError:
+        if not lenient:
+            raise
     return count, size

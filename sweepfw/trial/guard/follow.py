@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+from sweepfw.trial.guard.files import open_plain
 from sweepfw.trial.guard.log import place
 
 _CHUNK = 1 << 18
@@ -31,7 +32,7 @@ class Follower:
         What was overwritten meanwhile is left out and counted. Raises OSError.
         """
         if self._fd < 0:
-            self._fd = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
+            self._fd = open_plain(self._path)
             self._in_order = os.fstat(self._fd).st_size > self._limit
         if self._in_order:
             return self._pass_on(self.offset, _CHUNK)

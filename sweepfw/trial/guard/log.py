@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 
-from sweepfw.trial.guard.files import copy_range, write_all
+from sweepfw.trial.guard.files import copy_range, open_plain, write_all
 
 
 def place(offset: int, limit: int) -> int:
@@ -33,7 +33,7 @@ class BoundedLog:
         self._written = 0  # bytes of the output that reached the file, some of them overwritten since
         self.total = 0  # bytes printed
         self.error: OSError | None = None
-        self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
+        self._fd = open_plain(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC)
 
     @property
     def kept(self) -> int:

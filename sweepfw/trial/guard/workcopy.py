@@ -10,7 +10,8 @@ import json
 import os
 from collections.abc import Callable, Iterable
 
-from sweepfw.trial.guard.files import copy_file, is_folder, remove, walk
+from sweepfw.trial.guard.files import copy_file, is_folder, walk
+from sweepfw.trial.guard.removal import remove
 
 _DIR, _FILE, _LINK = 0o040000, 0o100000, 0o120000
 _KIND = 0o170000
