@@ -102,7 +102,7 @@ class Canaries:
         shas = {f"SHA_{name.replace('.', '_')}": sha(value) for name, value in self.stored.items()}
         (folder / "project.yml").write_text(
             "command: [python, trial.py]\nenvironment: {requirements: requirements.txt}\n"
-            "metrics: [loss]\nmax_failures: null\n"
+            "objective: {metric: loss, goal: minimize}\nmetrics: [loss]\nmax_failures: null\n"
             "secrets: {TOKEN: env, HARD: {env: OTHER_NAME}, key.pem: file, pip.conf: file}\n"
             f"variables: {{{', '.join(f'{name}: {text}' for name, text in shas.items())}}}\n"
             f"parameters: {{control: {control}, do: [use, tell, fail]}}\n{more}\n"
