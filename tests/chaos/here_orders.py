@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 
 from here_scene import Scene
+from here_world import Line
 from schedule import Fault
 
 
@@ -14,29 +15,38 @@ def race(scene: Scene, fault: Fault) -> tuple[str, str]:
     scene.world.let_go()
     scene.hit(fault.kind, since)
     scene.died()
-    first = scene.world.spawn("resume", scene.sweep, "-q", "-j", str(scene.world.jobs))
+    first = _resume(scene)
     time.sleep(0.1 * fault.detail)
-    second = scene.world.spawn("resume", scene.sweep, "-q", "-j", str(scene.world.jobs))
+    second = _resume(scene)
+    code = _one_goes_on(scene, first, second)
+    return "two resume", f"exit {code}, the {'second' if scene.world.run is second else 'first'} goes on"
+
+
+def _resume(scene: Scene) -> Line:
+    return scene.world.spawn("resume", scene.sweep, "-q", "-j", str(scene.world.jobs))
+
+
+def _one_goes_on(scene: Scene, first: Line, second: Line) -> int:
+    """Wait until one of two gives way to the other, which is the run from now on; its exit code."""
     deadline = time.monotonic() + 60
     while first.alive and second.alive and time.monotonic() < deadline:
         time.sleep(0.01)
     if first.alive and second.alive:
-        scene.world.complaints.append("two resume at once: both go on after 60 s")
+        scene.world.complaints.append("two that would run the sweep: both go on after 60 s")
         second.process.kill()
     winner, loser = (second, first) if second.alive else (first, second)
-    code = scene.world.end(loser)
-    if code not in (0, 1, 75):
-        scene.world.complaints.append(f"two resume at once: the one that gave way ended with {code}")
     scene.world.run = winner
-    return "two resume", f"exit {code}, the {'second' if winner is second else 'first'} goes on"
+    return scene.world.end(loser)
 
 
 def pause(scene: Scene, fault: Fault) -> tuple[str, str]:
     """Running trials end by themselves; nothing is interrupted."""
-    scene.world.call("pause", scene.sweep)
-    if fault.target % 2:  # while its last trials still run
-        scene.world.call("resume", scene.sweep, "-q", "-j", str(scene.world.jobs))
-        return "sweep", "resumed at once"
+    told = scene.world.call("pause", scene.sweep, may_refuse=True)
+    if told.returncode:
+        return "nobody", told.stderr.strip()
+    if fault.target % 2 and scene.world.run:  # perhaps while its last trials still run: then it goes on
+        code = _one_goes_on(scene, scene.world.run, _resume(scene))
+        return "sweep", f"resumed at once, exit {code}"
     code = scene.ended(120)
     if code is None:
         scene.world.complaints.append("a paused run did not end within 120 s")
@@ -65,5 +75,5 @@ def stop_trial(scene: Scene, fault: Fault) -> tuple[str, str]:
     numbers = [trial["trial"] for trial in scene.world.show(scene.sweep)["trials"]]
     number = numbers[fault.target % len(numbers)]
     scene.cancelled.add((scene.sweep, number))
-    told = scene.world.call("stop", f"{scene.sweep}/{number}")
+    told = scene.world.call("stop", f"{scene.sweep}/{number}", may_refuse=True)
     return f"{scene.sweep}/{number}", f"exit {told.returncode}"

@@ -25,8 +25,8 @@ from invariants import Kept, Key, Sample
 REPOSITORY = Path(__file__).resolve().parents[2]
 LONG = 300.0  # seconds that a command may take before it counts as stuck
 ROOM_WANTED = 5_000_000  # bytes; with less a person looks what could go
-# How a command may end: all well, some failed, stopped, busy, interrupted, or as we ended it ourselves.
-CODES = frozenset({0, 1, 3, 75, 130, -9})
+# How a command may end: all well, some failed, stopped, busy, interrupted, or by a signal of ours.
+CODES = frozenset({0, 1, 3, 75, 130, -9, -15, -1})
 
 
 Done: TypeAlias = "subprocess.CompletedProcess[str]"
