@@ -57,6 +57,7 @@ class Masker:
     def __init__(self, needles: Sequence[bytes]) -> None:
         self._needles = [needle for needle in needles if needle]
         self._held = b""
+        self._behind: dict[bytes, list[bytes]] = {}
         self._covered = 0  # so many of the held bytes lie under a mark that was given out
 
     def feed(self, data: bytes) -> bytes:
@@ -85,7 +86,7 @@ class Masker:
     def _decided(self, data: bytes) -> int:
         """Where the first needle may begin that is not whole yet."""
         first = len(data)
-        for needle in self._needles:
+        for needle in self._going_on(data[-1:]):
             at = data.find(needle[:1], max(0, len(data) - len(needle) + 1), first)
             while at >= 0:
                 if needle.startswith(data[at:]):
@@ -93,3 +94,10 @@ class Masker:
                     break
                 at = data.find(needle[:1], at + 1, first)
         return first
+
+    def _going_on(self, last: bytes) -> list[bytes]:
+        """The needles that go on behind this byte: few, behind the end of a line."""
+        found = self._behind.get(last)
+        if found is None:
+            found = self._behind[last] = [needle for needle in self._needles if last in needle[:-1]]
+        return found

@@ -99,10 +99,10 @@ def test_in_the_background_and_in_the_foreground(
         assert b"key-of-the-test" not in data, path
 
 
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize("struck", ["told to end", "killed", "guardian and keeper killed"])
 @pytest.mark.usefixtures("secrets")
 def test_gone_with_the_command(
-    how: signal.Signals,
+    struck: str,
     make_project: Callable[..., Path],
     start_sweepfw: Callable[..., subprocess.Popen[str]],
     wait_until: Callable[..., None],
@@ -113,7 +113,14 @@ def test_gone_with_the_command(
     assert process.stdout
     path = next(line for line in process.stdout if " in /" in line).rpartition(" in ")[2].strip()
     assert Path(path, "conf").is_file()
-    process.send_signal(how)
+    if struck == "guardian and keeper killed":
+        keeper = int(path.split("-")[2])
+        guardian = int(Path(f"/proc/{keeper}/stat").read_text().rpartition(")")[2].split()[1])
+        for kind in (signal.SIGSTOP, signal.SIGKILL):
+            os.kill(guardian, kind)
+            os.kill(keeper, kind)
+    else:
+        process.send_signal(signal.SIGINT if struck == "told to end" else signal.SIGKILL)
     wait_until(lambda: not os.path.exists(path))
     process.wait(30)
 
