@@ -8,6 +8,10 @@ from pathlib import Path
 
 from sweepfw.errors import BusyError, DiskFullError, LedgerError, SweepError
 
+_AWAY = (
+    "move it away (with its -wal and -shm files) and put a backup in its place, or start anew: "
+    "outputs and logs are plain files under runs/"
+)
 _SMALLEST_ROOM = 1_000_000  # bytes; a file system with less counts as full
 
 
@@ -18,7 +22,7 @@ def explain(error: sqlite3.Error, path: Path) -> SweepError:
         return disk_full(path)
     if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED", "SQLITE_PROTOCOL")):
         return BusyError(f"{path}: another process keeps the ledger locked; try again when it is done")
-    if name.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")):
+    if name.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")) or "decode to UTF-8" in str(error):
         return torn(path)
     if name.startswith(("SQLITE_READONLY", "SQLITE_CANTOPEN", "SQLITE_PERM", "SQLITE_AUTH")):
         return unwritable(path, "can't be opened for writing")
@@ -32,10 +36,12 @@ def disk_full(path: Path) -> DiskFullError:
 
 
 def torn(path: Path) -> LedgerError:
-    return LedgerError(
-        f"{path}: the ledger is damaged or is no ledger; move it away (with its -wal and -shm files) and put "
-        "a backup in its place, or start anew: outputs and logs are plain files under runs/"
-    )
+    return LedgerError(f"{path}: the ledger is damaged or is no ledger; {_AWAY}")
+
+
+def garbled() -> LedgerError:
+    """What lies in the ledger can be read, and is not what anybody wrote there."""
+    return LedgerError(f"the ledger is damaged, a record of it can't be understood; {_AWAY}")
 
 
 def unwritable(path: Path, what: str) -> LedgerError:

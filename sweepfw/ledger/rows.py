@@ -10,10 +10,14 @@ from typing import Any
 from sweepfw.core import spec as specs
 from sweepfw.core import values
 from sweepfw.core.model import Attempt, Grant, MetricSummary, Spec, Sweep, Trial
+from sweepfw.core.values import Value
+from sweepfw.ledger import faults
 
 Row = tuple[Any, ...]
 PAGE = 1000  # read at once: memory stays flat, and checkpoints are not held up
-_parse = json.JSONDecoder().raw_decode  # json.loads without its checks of what we wrote ourselves
+_decode = json.JSONDecoder().raw_decode  # json.loads without its checks of what we wrote ourselves
+# What reading something else than we wrote ends with: a bad disk garbles texts without SQLite's seeing it.
+_GARBLED = (ValueError, TypeError, KeyError, AttributeError)
 
 SWEEP = "uid, name, spec, snapshot, state, created, note, reason, ended, provenance"
 TRIAL = (
@@ -38,14 +42,17 @@ def sweep(row: Row, counts: Mapping[str, int]) -> Sweep:
         note=note,
         reason=reason,
         ended=ended,
-        provenance=json.loads(provenance),
+        provenance=_parse(provenance),
         counts=counts,
     )
 
 
 def trials(found: Sequence[Row]) -> Iterator[Trial]:
     """The params of all are read at once, the metrics only when they are asked for: both take long."""
-    decoded = values.decode_all(row[2] for row in found)
+    try:
+        decoded = values.decode_all(row[2] for row in found)
+    except _GARBLED:
+        raise faults.garbled() from None
     for row, params in zip(found, decoded, strict=True):
         number, state, _, repeat, reason, attempts, metrics, started, ended, snapshot, coming = row
         yield Trial(
@@ -80,7 +87,7 @@ def attempt(row: Row) -> Attempt:
         exit_code=exit_code,
         accepted=bool(accepted),
         metrics=load_metrics(metrics),
-        outcome={} if outcome == "{}" else _parse(outcome)[0],
+        outcome={} if outcome == "{}" else _parse(outcome),
     )
 
 
@@ -93,10 +100,10 @@ def grant(uid: str, name: str, number: int, trial: Row, attempt: Row) -> Grant:
         trial=number,
         attempt=attempt[0],
         token=attempt[1],
-        params=values.decode(params),
+        params=_params(params),
         repeat=repeat,
         snapshot=attempt[2],
-        failures={} if failures == "{}" else _parse(failures)[0],
+        failures={} if failures == "{}" else _parse(failures),
         losses=losses,
     )
 
@@ -115,7 +122,32 @@ def dump_spec(spec: Spec) -> str:
 
 
 def load_spec(stored: str) -> Spec:
-    return specs.from_json(json.loads(stored))
+    try:
+        return specs.from_json(_parse(stored))
+    except _GARBLED:
+        raise faults.garbled() from None
+
+
+def _params(stored: str) -> Mapping[str, Value]:
+    try:
+        return values.decode(stored)
+    except _GARBLED:
+        raise faults.garbled() from None
+
+
+def _parse(stored: str, at: int = 0) -> Any:
+    """What `dump` made, or the part of it from `at` on."""
+    try:
+        return _decode(stored, at)[0]
+    except _GARBLED:
+        raise faults.garbled() from None
+
+
+def _summary(fields: Sequence[Any]) -> MetricSummary:
+    try:
+        return MetricSummary(*fields)
+    except TypeError:
+        raise faults.garbled() from None
 
 
 def dump_metrics(metrics: Mapping[str, MetricSummary]) -> str:
@@ -153,7 +185,7 @@ class StoredMetrics(Mapping[str, MetricSummary]):
         at = 0 if self.stored.startswith("{" + key) else self.stored.find("," + key)
         if at < 0:
             raise KeyError(name)
-        return MetricSummary(*_parse(self.stored, at + len(key))[0])
+        return _summary(_parse(self.stored, at + len(key)))
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._read())
@@ -166,8 +198,7 @@ class StoredMetrics(Mapping[str, MetricSummary]):
 
     def _read(self) -> dict[str, MetricSummary]:
         if self._all is None:
-            found = _parse(self.stored)[0].items()
-            self._all = {name: MetricSummary(*fields) for name, fields in found}
+            self._all = {name: _summary(fields) for name, fields in _parse(self.stored).items()}
         return self._all
 
 

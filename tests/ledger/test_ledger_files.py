@@ -76,6 +76,39 @@ def test_a_ledger_with_a_broken_page(tmp_path: Path) -> None:
         ledger.submit(SPEC, "s", drafts(10))
 
 
+@pytest.mark.parametrize(
+    "garbled",
+    [
+        "UPDATE sweep SET spec = substr(spec, 1, 40)",
+        "UPDATE sweep SET spec = '[]'",
+        "UPDATE sweep SET spec = replace(spec, 'a', char(0))",
+        "UPDATE sweep SET provenance = ''",
+        "UPDATE trial SET params = 'x'",
+        "UPDATE trial SET params = '[1]'",
+        "UPDATE attempt SET outcome = '{'",
+        "UPDATE attempt SET metrics = '{\"a\":[1]}'",
+        "UPDATE attempt SET reason = CAST(x'ff' AS TEXT)",
+    ],
+)
+def test_records_that_nobody_wrote(tmp_path: Path, garbled: str) -> None:
+    """A page that a bad disk lost may hold texts: SQLite does not look at them, and reads what is there."""
+    file = filled(tmp_path)
+    with opened(tmp_path) as ledger:
+        (sweep,) = ledger.sweeps()
+        grant = ledger.claim(sweep.uid, 1, HOST, "0", "c")
+        assert isinstance(grant, Grant)
+        ledger.finish(grant.token, Outcome("failed", exit_code=1))
+    with sqlite3.connect(file) as raw:
+        raw.execute(garbled)
+    raw.close()
+    with opened(tmp_path) as ledger, pytest.raises(LedgerError, match=r"damaged.*move it away"):
+        for sweep in ledger.sweeps():
+            for trial in ledger.trials(sweep.uid):
+                dict(trial.params)
+            for attempt in ledger.attempts(sweep.uid):
+                dict(attempt.metrics)
+
+
 def test_someone_elses_database(tmp_path: Path) -> None:
     raw = sqlite3.connect(tmp_path / "ledger.db")
     raw.execute("CREATE TABLE precious (x)")
