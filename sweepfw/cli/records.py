@@ -35,6 +35,7 @@ def attempt(found: Attempt) -> Record:
     return {
         "attempt": found.number,
         "state": found.state,
+        "accepted": found.accepted,
         "reason": found.reason,
         "exit_code": found.exit_code,
         "host": found.host,

@@ -99,6 +99,7 @@ def test_show_json_of_a_sweep(made: Made) -> None:
     assert set(attempt) == {
         "attempt",
         "state",
+        "accepted",
         "reason",
         "exit_code",
         "host",
