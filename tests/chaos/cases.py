@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import random
 import shutil
 from collections.abc import Mapping, Sequence
@@ -31,15 +32,24 @@ def deal(
 
 
 def write_project(
-    folder: Path, cases: Sequence[str], witnessed: str, more: str = "", poison: str = "keeper"
+    folder: Path,
+    cases: Sequence[str],
+    witnessed: str,
+    more: str = "",
+    poison: str = "keeper",
+    secret: bytes | None = None,
 ) -> None:
     """A project of these trials. `witnessed`: the witness folder as trials see it; `more`: lines of
-    project.yml; `poison`: what the poisoned ones kill."""
+    project.yml; `poison`: what the poisoned ones kill; `secret`: what they expect in a file of theirs."""
     folder.mkdir(parents=True)
     shutil.copy(witness.__file__, folder / "witness.py")
+    variables = [f"CHAOS_WITNESS: '{witnessed}'", f"CHAOS_POISON: {poison}"]
+    if secret is not None:
+        variables.append(f"CHAOS_SECRET: '{hashlib.sha256(secret).hexdigest()}'")
+        more += f"secrets: {{{witness.SECRET}: file}}\n"
     (folder / "project.yml").write_text(
         'command: [python, witness.py, "{case}"]\n'
-        f"variables: {{CHAOS_WITNESS: '{witnessed}', CHAOS_POISON: {poison}}}\n"
+        f"variables: {{{', '.join(variables)}}}\n"
         "metrics: [proof]\nmax_failures: null\ngrace: 1\n" + more
     )
     (folder / "parameters.yml").write_text("case:\n" + "".join(f"  - {case}\n" for case in cases))

@@ -89,7 +89,7 @@ def _play(world: World, options: Namespace, kinds: list[str]) -> Scene:
     seconds = options.seconds or max(USUAL * options.trials / 100, EACH * options.faults)
     mean = seconds * options.jobs / options.trials
     dealt = cases.deal(options.seed, options.trials, seconds=(0.1 * mean, 1.9 * mean))
-    cases.write_project(world.workspace / "projects/chaos", dealt, str(world.witness))
+    world.project("chaos", dealt)
     # Faults strike by how many trials have begun, not by the clock: so they find a sweep on any machine.
     faults = schedule.plan(options.seed, kinds, options.faults, 0.9 * options.trials)
     scene, sampler = Scene(world, "chaos-1"), Sampler(world)

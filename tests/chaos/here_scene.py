@@ -140,7 +140,7 @@ class Scene:
     def side_project(self, name: str, seed: int) -> None:
         """Another project, whose files are no other's."""
         folder = self.world.workspace / "projects" / name
-        cases.write_project(folder, cases.deal(seed, 3, {}, (0.05, 0.3)), str(self.world.witness))
+        self.world.project(name, cases.deal(seed, 3, {}, (0.05, 0.3)))
         (folder / "new.txt").write_text(f"{name} {seed}\n")
 
     def story(self, wall: float) -> Story:

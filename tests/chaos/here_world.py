@@ -18,6 +18,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
+import cases
 import witness
 from here_processes import ours
 from invariants import Kept, Key, Sample
@@ -60,6 +61,9 @@ class World:
         self._commands = 0
         self._counted = (0, 0)  # bytes of the witness that were read, starts in them
         self.env = self._environment()
+        self.secret = os.urandom(16).hex().encode()
+        (self.root / "secret").write_bytes(self.secret)
+        self.call("secret", "set", witness.SECRET, "--from-file", str(self.root / "secret"))
 
     # -- the disk --------------------------------------------------------------------------------------
 
@@ -94,6 +98,11 @@ class World:
             "GIT_CONFIG_GLOBAL": "/dev/null",
             "PYTHONDONTWRITEBYTECODE": "1",
         }
+
+    def project(self, name: str, dealt: Sequence[str]) -> None:
+        """A project of these cases, whose trials get the secret."""
+        folder = self.workspace / "projects" / name
+        cases.write_project(folder, dealt, str(self.witness), secret=self.secret)
 
     # -- command lines ---------------------------------------------------------------------------------
 
@@ -216,6 +225,9 @@ class World:
         for lock in [*(self.workspace / ".sweepfw/locks").glob("*"), *(self.witness / "locks").glob("*")]:
             if _locked(lock):
                 yield f"the lock {lock.relative_to(self.root)} is held"
+        for file in [*Path("/dev/shm").glob("sweepfw-*/*"), *self.workspace.rglob("*")]:
+            if file.is_file() and self.secret in _bytes(file):
+                yield f"the secret lies in {file}"
         yield from self._unsound()
 
     def _unsound(self) -> Iterator[str]:
@@ -225,6 +237,13 @@ class World:
         db.close()
         if told != [("ok",)]:
             yield f"SQLite says of the ledger: {told[:3]}"
+
+
+def _bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError:
+        return b""
 
 
 def _kept(folder: Path) -> Kept:

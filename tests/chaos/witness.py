@@ -39,6 +39,7 @@ BEAT = 0.1  # seconds between two signs of a daemon
 DAEMON_LIFE = 90.0  # seconds after which a daemon that nobody killed ends by itself
 MEMORY = 400_000_000  # bytes that a `memory` trial takes at most
 DISK = 64_000_000  # bytes that a `disk` trial writes at most
+SECRET = "chaos.token"  # the name of the secret file that some projects give to their trials
 BIG, LITTLE = "big.bin", 1000  # its file, and the bytes of it that it keeps
 
 
@@ -303,9 +304,21 @@ def _parent(pid: int) -> int:
     return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
 
 
+def has_secret() -> bool:
+    """Whether a file of ours holds what $CHAOS_SECRET is the SHA-256 of; also where it asks for nothing."""
+    wanted = os.environ.get("CHAOS_SECRET")
+    if not wanted:
+        return True
+    found = Path(os.environ["SWEEPFW_SECRETS"], SECRET).read_bytes()
+    return hashlib.sha256(found).hexdigest() == wanted
+
+
 def main() -> None:
     trial = Trial(Path(os.environ["CHAOS_WITNESS"]), sys.argv[1])
     trial.begin()
+    if not has_secret():
+        trial.say("this is not our secret")
+        os._exit(5)
     if trial.kind == "deaf":
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
     if trial.kind == "daemon":
