@@ -249,6 +249,6 @@ def _context(certificate: Path, key: Path) -> ssl.SSLContext:
 def _listen(address: tuple[str, int]) -> socket.socket:
     family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
     try:
-        return socket.create_server(address, family=family, backlog=128)
+        return socket.create_server(address, family=family, backlog=1024)
     except OSError as error:
         raise SweepError(f"{address[0]}:{address[1]}: can't listen there ({error.strerror})") from error
