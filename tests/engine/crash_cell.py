@@ -36,7 +36,7 @@ LITTLE = "echo hello $i; echo $i > $SWEEPFW_OUTPUT/f"
 MUCH = f"{LITTLE}; seq 1 30000; for n in 1 2 3; do head -c 50000 /dev/zero > $SWEEPFW_OUTPUT/$n; done"
 SAVING = f"{LITTLE}; echo 1 > $SWEEPFW_CHECKPOINT/n; sleep 2.5"
 MOVED = f'[ $i = 2 ] || [ "$(cat $SWEEPFW_CHECKPOINT/n)" = 17 ] || exit 4; {LITTLE}'
-B = Worker("b", "a boot of nobody's")
+B = Worker("b", "b0b0")  # a boot of nobody's
 
 
 class Restarted:
