@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from sweepfw import modes
 from sweepfw.config.deployment_json import from_json, to_json
+from sweepfw.config.deployment_keys import READERS, name
 from sweepfw.config.deployment_options import NAME, differences, from_options, local_deployment
-from sweepfw.config.hosts import HOST_READERS, image, read_hosts
+from sweepfw.config.hosts import HOST_READERS
 from sweepfw.config.node import Node
-from sweepfw.config.quantities import duration, entries, refuse_unknown, shown, suggest, word, words
+from sweepfw.config.quantities import entries, refuse_unknown, suggest
 from sweepfw.config.yaml_reader import read_file
 from sweepfw.core.deployment import LOCAL, Build, Deployment, Host
 from sweepfw.errors import SweepError
@@ -32,8 +33,6 @@ __all__ = [
 ]
 
 FILE = "config.yml"
-NAME_PATTERN = r"[a-z0-9][a-z0-9-]{0,30}"  # it begins the names of containers and folders
-_REMOTE = r"(~|/[A-Za-z0-9_.+-]+|~/[A-Za-z0-9_.+-]+)(/[A-Za-z0-9_.+-]+)*/?"
 
 
 def load_deployment(path: Path) -> Deployment:
@@ -94,28 +93,6 @@ def _place_services(keys: Mapping[str, Node], given: dict[str, Any]) -> None:
         given["hosts"] = (*hosts, Host(LOCAL, LOCAL))
 
 
-def name(node: Node) -> str:
-    if not re.fullmatch(NAME_PATTERN, word(node)):
-        raise node.error(
-            f"{shown(node)} can't be a deployment's name; use up to 31 of a-z, 0-9 and '-', such as lab"
-        )
-    return word(node)
-
-
-def _remote_dir(node: Node) -> str:
-    if not re.fullmatch(_REMOTE, word(node)) or ".." in word(node).split("/"):
-        raise node.error(
-            f"{shown(node)} is no folder for the hosts; write such as ~/.sweepfw or /data/sweepfw"
-        )
-    return word(node).rstrip("/")
-
-
-def _build(node: Node) -> Mapping[str, str]:
-    given = entries(node, "{base: python:3.13-slim}")
-    refuse_unknown(given, [*BUILD_READERS], " of build")
-    return {key: BUILD_READERS[key](each) for key, each in given.items() if each.value is not None}
-
-
 def _build_value(key: str, value: str, folder: Path) -> str:
     return _located(value, folder) if key in {"ca_bundle", "pip_conf"} else value
 
@@ -123,25 +100,6 @@ def _build_value(key: str, value: str, folder: Path) -> str:
 def _located(file: str, folder: Path) -> str:
     """A path as all others take it: relative ones begin at the configuration's folder."""
     return str(folder / Path(file).expanduser())
-
-
-READERS: dict[str, Callable[[Node], Any]] = {
-    "name": name,
-    "hosts": read_hosts,
-    "head": word,
-    "workers": words,
-    "identity": word,
-    "remote_dir": _remote_dir,
-    "build": _build,
-    "lease": duration,
-    "renew": duration,
-}
-BUILD_READERS: dict[str, Callable[[Node], str]] = {
-    "base": image,
-    "rabbitmq": image,
-    "ca_bundle": word,
-    "pip_conf": word,
-}
 
 
 # -- writing ---------------------------------------------------------------------------------------------

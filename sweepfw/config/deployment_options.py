@@ -59,7 +59,7 @@ def local_deployment(name: str | None = None, base: Deployment | None = None) ->
 
 def _checked(key: str, value: str) -> str:
     """An option's value by the rules of the file."""
-    from sweepfw.config.deployment import READERS
+    from sweepfw.config.deployment_keys import READERS
     from sweepfw.config.node import Node
 
     read: str = READERS[key](Node(value, {"name": "--name", "remote_dir": "-r"}[key]))

@@ -13,8 +13,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sweepfw.config.deployment import (
-    BUILD_READERS,
-    READERS,
     differences,
     from_json,
     from_options,
@@ -24,6 +22,7 @@ from sweepfw.config.deployment import (
     to_json,
     write_deployment,
 )
+from sweepfw.config.deployment_keys import BUILD_READERS, READERS
 from sweepfw.config.hosts import HOST_READERS
 from sweepfw.core.deployment import Build, Deployment, Host
 from sweepfw.errors import SweepError
