@@ -42,6 +42,7 @@ def _debug(place: Workspace, sweep: Sweep, trial: Trial, shell: bool) -> int:
     import signal
     import subprocess
 
+    from sweepfw.cli.terminal import safe
     from sweepfw.core.command import shown
     from sweepfw.engine.jobs import Jobs
     from sweepfw.snapshot import checkout
@@ -50,7 +51,7 @@ def _debug(place: Workspace, sweep: Sweep, trial: Trial, shell: bool) -> int:
     from sweepfw.trial.slots import cpus
 
     snapshot = trial.snapshot or sweep.snapshot
-    jobs = Jobs(place, sweep, lambda line: click.echo(line, err=True))
+    jobs = Jobs(place, sweep, lambda line: click.echo(safe(line), err=True))
     if sweep.spec.secrets:
         from sweepfw.cli.needed import needed
 
@@ -71,7 +72,7 @@ def _debug(place: Workspace, sweep: Sweep, trial: Trial, shell: bool) -> int:
     )
     (folder / "params.json").write_text(start.params)
     argv = [os.environ.get("SHELL", "/bin/sh")] if shell else list(start.argv)
-    click.echo(f"in {folder / 'work'}:\n{shown(start.argv)}", err=True)
+    click.echo(f"in {safe(str(folder / 'work'))}:\n{safe(shown(start.argv))}", err=True)
     signal.signal(signal.SIGINT, lambda *_: None)  # Ctrl-C is for the command, a debugger or shell perhaps
     try:
         with revealed(job.setup.secrets, job.setup.env) as env:
@@ -79,7 +80,7 @@ def _debug(place: Workspace, sweep: Sweep, trial: Trial, shell: bool) -> int:
                 argv, cwd=folder / "work", env={**env, **start.env}, check=False, umask=modes.users()
             ).returncode
     except OSError as error:
-        click.echo(f"sweepfw: {argv[0]}: {error.strerror}", err=True)
+        click.echo(f"sweepfw: {safe(argv[0])}: {error.strerror}", err=True)
         return 127
     return code if code >= 0 else 128 - code
 

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, cast
 
 import click
 
@@ -80,13 +80,25 @@ def _objects(found: Iterator[dict[str, object]], *, as_array: bool) -> Iterator[
     yield "\n]\n"
 
 
+class _Safe:
+    """A terminal, which gets what is in an export as text that does no harm. Files and pipes get it whole."""
+
+    def __init__(self, out: IO[str]) -> None:
+        from sweepfw.cli.terminal import safe
+
+        self._out, self._safe = out, safe
+
+    def write(self, text: str) -> None:
+        self._out.write("\n".join(map(self._safe, text.split("\n"))))
+
+
 @contextmanager
 def _destination(path: Path | None) -> Iterator[IO[str]]:
     """Standard output, or a file that is replaced only when all is written."""
     if path is None:
         import sys
 
-        yield sys.stdout
+        yield cast("IO[str]", _Safe(sys.stdout)) if sys.stdout.isatty() else sys.stdout
         return
     import os
 

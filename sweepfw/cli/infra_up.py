@@ -14,6 +14,7 @@ import click
 from sweepfw import crash
 from sweepfw.cli import infra_hosts
 from sweepfw.cli.infra_asking import Asking
+from sweepfw.cli.terminal import safe
 from sweepfw.errors import SweepError
 
 if TYPE_CHECKING:
@@ -176,7 +177,7 @@ class Up:
         if not sys.stdin.isatty():
             raise SweepError(f"{'; '.join(questions)}. Nothing was changed; --yes says that it may be")
         for question in questions:
-            click.echo(f"! {question}", err=True)
+            click.echo(f"! {safe(question)}", err=True)
         if not click.confirm("Go on?", err=True):
             click.echo("nothing was changed", err=True)
             raise click.exceptions.Exit(1)
@@ -217,7 +218,7 @@ class Up:
 
         if self.what.changing and self.old != self.deployment:
             write_deployment(self.deployment, self.what.path)
-            click.echo(f"{self.what.path.name} written")
+            click.echo(f"{safe(self.what.path.name)} written")
 
     def _carry_out(self, decision: Decision, shells: dict[str, Shell], making: Making, board: object) -> None:
         from sweepfw.fleet.apply import StepError
@@ -250,7 +251,7 @@ class Up:
                 click.echo(f"{host.name}: all that was ours is removed")
             except SweepError as error:
                 left.append(host)
-                click.echo(f"! {error}; the next `sweepfw infra up` tries again", err=True)
+                click.echo(f"! {safe(str(error))}; the next `sweepfw infra up` tries again", err=True)
         self.state.former = tuple(left)
         self.state.save()
 
@@ -276,8 +277,6 @@ def _owner() -> str:
 
 
 def _said(error: StepError) -> list[str]:
-    from sweepfw.cli.terminal import safe
-
     return [f"  {safe(line)}" for line in error.lines]
 
 
@@ -294,7 +293,7 @@ def _print_steps(decision: Decision, dropped: tuple[Host, ...]) -> None:
     for host in decision.deployment.hosts:
         for step in decision.steps:
             if step.host == host.name:
-                click.echo(f"  {host.name.ljust(width)}  {step.what}")
+                click.echo(f"  {host.name.ljust(width)}  {safe(step.what)}")
     for gone in dropped:
         click.echo(f"  {gone.name.ljust(width)}  remove all that is ours")
 
@@ -306,7 +305,7 @@ def _print_end(decision: Decision, status: HeadStatus) -> None:
     workers = [each for each in status.workers if each.alive]
     slots = sum(each.advert.slots for each in workers)
     hosts = ", ".join(sorted(each.worker.host for each in workers))
-    click.echo(f"{name} is up: head on {decision.deployment.head}, {plural(slots, 'slot')} on {hosts}")
+    click.echo(f"{name} is up: head on {decision.deployment.head}, {plural(slots, 'slot')} on {safe(hosts)}")
     for each in workers:
         facts = decision.seen.facts.get(each.worker.host)
         wanted = decision.deployment.host(each.worker.host).gpus != ()

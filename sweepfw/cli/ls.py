@@ -42,7 +42,9 @@ def ls(sites: Sites, as_json: bool) -> int:
     elif not failure:
         click.echo(HINT)
     if failure:
-        click.echo(f"sweepfw: {failure}", err=True)
+        from sweepfw.cli.terminal import safe
+
+        click.echo(f"sweepfw: {safe(str(failure))}", err=True)
         return failure.exit_code
     return 0
 

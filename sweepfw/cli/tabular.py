@@ -17,7 +17,10 @@ if TYPE_CHECKING:
 
 OWN = ("sweep", "trial", "repeat", "state", "reason", "attempts", "host", "started", "ended", "seconds")
 HISTORY = ("sweep", "trial", "attempt", "metric", "step", "value")
-_FORMULA = re.compile(r"[=+\-@\t\r]")
+_FORMULA = re.compile(r"[=+\-@\t\r\n＝＋－＠]")  # full-width signs count as well
+# What Markdown, and HTML in it, take for more than text; `_` is none within a word, as in val_loss.
+_MARKS = re.compile(r"[\\|<>&`*\[\]~]|(?<![^\W_])_|_(?![^\W_])")
+_HTML = {"<": "&lt;", ">": "&gt;", "&": "&amp;"}
 
 
 class Report(NamedTuple):
@@ -125,7 +128,13 @@ def _defused(cell: str) -> str:
 
 def markdown_lines(rows: Iterable[Sequence[str]]) -> Iterator[str]:
     for position, row in enumerate(rows):
-        cells = [cell.replace("\\", "\\\\").replace("|", "\\|").replace("\n", "<br>") for cell in row]
+        cells = [_marked(cell) for cell in row]
         yield f"| {' | '.join(cells)} |\n"
         if position == 0:
             yield f"|{' --- |' * len(row)}\n"
+
+
+def _marked(cell: str) -> str:
+    """The text as itself in a cell of Markdown, whatever would be a link, a picture or HTML in it."""
+    plain = _MARKS.sub(lambda mark: _HTML.get(mark[0], f"\\{mark[0]}"), cell)
+    return re.sub(r"\r\n|[\r\n]", "<br>", plain)
