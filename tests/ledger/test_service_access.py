@@ -177,6 +177,12 @@ def test_secrets_are_for_the_attempt_that_runs_on_the_host_that_asks(head, ledge
     assert (status, told["error"]) == (403, "this token's attempt does not run any more")
 
 
+def test_as_many_secrets_as_there_may_be_pass(head, ledgers, grant) -> None:
+    values = {f"A{number}": bytes([number]) * 1_000_000 for number in range(16)}
+    HttpDesk(ledgers(None)._client).put_secrets("0" * 16, values)
+    assert HttpDesk(ledgers("here")._client).secrets(grant.token) == values
+
+
 def test_a_token_that_nobody_has_is_answered_as_the_ledger_does(ledgers) -> None:
     assert ledgers("here").renew("0" * 16) == "stop"
     assert ledgers("here").granted("0" * 16) is None
