@@ -18,7 +18,7 @@ from sweepfw.engine.leases import LeasedLedger, Leases
 from sweepfw.engine.publisher import Publisher
 from sweepfw.engine.roster import Roster
 from sweepfw.engine.scheduler import Scheduler
-from sweepfw.errors import BusyError, SweepError
+from sweepfw.errors import BusyError, LedgerError, SweepError
 from sweepfw.ledger.local import network_file_system
 from sweepfw.ledger.service import Service
 from sweepfw.trial.guard.files import spread
@@ -88,11 +88,21 @@ class Head:
 
     def _reap(self) -> None:
         while not self._ending.wait(self._pulse):
+            self._check_disk()
             try:
                 for grant in self.ledger.reap():
                     self._report(f"lease ran out: {grant.sweep}/{grant.trial}, attempt {grant.attempt}")
             except SweepError as error:
                 self._report(f"reaper: {error}")
+
+    def _check_disk(self) -> None:
+        """End this process where a sync failed: nobody knows what is on the disk then, and nothing is written
+        any more. Docker starts us anew, and what is there is read."""
+        try:
+            self.ledger.flush()
+        except LedgerError as error:
+            self._report(f"head: {error}; it ends, to be started anew")
+            os._exit(1)
 
 
 def main(settings: HeadSettings, root: Path = Path(STATE), port: int = SERVICE_PORT) -> int:

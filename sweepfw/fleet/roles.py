@@ -37,6 +37,7 @@ What it keeps on this machine:
     {tag}
 
 Its owner removes all of it with `sweepfw infra down`. An admin stops it with
+  docker update --restart no $(docker ps -q --filter label=sweepfw.deployment={uid})
   docker stop $(docker ps -q --filter label=sweepfw.deployment={uid})
 and removes it with
   docker rm -f -v $(docker ps -aq --filter label=sweepfw.deployment={uid})
@@ -52,7 +53,8 @@ def common(facts: Facts) -> tuple[str, ...]:
     return (
         *("--user", f"{facts.uid}:{facts.gid}", *groups),
         *("--cap-drop", "ALL", "--security-opt", "no-new-privileges", "--init"),
-        *("--restart", "unless-stopped", "--pids-limit", "-1"),
+        # Not `unless-stopped`: an engine that was killed takes what it finds alive for stopped by a person.
+        *("--restart", "always", "--pids-limit", "-1"),
         *("--log-driver", "json-file", "--log-opt", "max-size=10m", "--log-opt", "max-file=3"),
         *(("--userns", "host") if facts.docker.userns else ()),
     )

@@ -52,6 +52,7 @@ def _there(bed: Bed, scene: Scene, folder: Path) -> list[Breach]:
     names = sorted(sweep["sweep"] for sweep in bed.told("ls") or [])
     scene.sweeps = [sweep for sweep in (bed.told("show", name, seconds=120) for name in names) if sweep]
     left = _strangers(bed)
+    bed.keep_logs(folder / "logs")
     evidence.fetch(bed, folder / "head")
     scene.lives = witness.read(folder / "head" / "witness")
     found = [Breach("what was seen", strike.broken) for strike in scene.strikes if strike.broken]

@@ -19,7 +19,7 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from lab import Kind, Lab
 from lab_host import Host
@@ -39,6 +39,12 @@ COPY preload /etc/ld.so.preload
 OURS = ("/sbin/docker-init", "/opt/sweepfw/bin/python", "sweepfw-", "sshd", "/usr/sbin/sshd")
 ROLES = ("worker", "head", "rabbitmq", "tunnel", "flower")
 STATE = "/var/lib/sweepfw"
+
+
+class Process(NamedTuple):
+    pid: int  # on its host
+    name: str
+    words: str
 
 
 @dataclass
@@ -75,22 +81,21 @@ class Bed:
         words = ["docker", "exec", *(("-u", user) if user else ()), self.container(role), *argv]
         return host.run(words, check=check).stdout
 
-    def processes(self, host: Host, role: str) -> dict[int, str]:
-        """What runs in a container: the host's process ids, and the commands."""
-        done = host.run(["docker", "top", self.container(role), "-eo", "pid,args"], check=False)
-        rows = [row.split(maxsplit=1) for row in done.stdout.splitlines()[1:]]
-        return {int(pid): command for pid, command in rows if pid.isdigit()}
+    def processes(self, host: Host, role: str) -> list[Process]:
+        """What runs in a container, in the order of the host's process ids."""
+        done = host.run(["docker", "top", self.container(role), "-eo", "pid,comm,args"], check=False)
+        rows = [row.split(maxsplit=2) for row in done.stdout.splitlines()[1:]]
+        return sorted(Process(int(row[0]), *row[1:]) for row in rows if len(row) == 3 and row[0].isdigit())
 
     def main(self, host: Host, role: str) -> int | None:
         """The service's own process: the eldest of its name."""
         named = f"sweepfw.engine.service {role}"
-        found = [
-            pid for pid, words in self.processes(host, role).items() if named in words and "init" not in words
-        ]
-        return min(found, default=None)
+        found = [each.pid for each in self.processes(host, role) if each.words.endswith(named)]
+        return next(iter(found[1:]), None)  # the first is its init
 
     def named(self, host: Host, role: str, word: str) -> list[int]:
-        return sorted(pid for pid, words in self.processes(host, role).items() if word in words)
+        """Those of this name, or with it in their command."""
+        return [each.pid for each in self.processes(host, role) if word in (each.name, *each.words.split())]
 
     def signal(self, host: Host, number: str, *pids: int | None) -> bool:
         """Whether there was somebody to hear it."""
@@ -157,22 +162,30 @@ class Bed:
     def mend(self, host: Host, role: str) -> None:
         name = self.container(role)
         host.run(["sh", "-c", f"docker unpause {name} || true"], check=False)
-        self.signal(host, "CONT", *self.processes(host, role))
+        self.signal(host, "CONT", *(each.pid for each in self.processes(host, role)))
         host.run(["docker", "start", name], check=False)
         self.pretend(host, role)
 
     def strangers(self) -> list[str]:
         """What runs in the workers' containers beyond worker, guardian, keepers and sshd."""
         return [
-            f"{host.name}: {pid} {words}"
+            f"{host.name}: {each.pid} {each.words}"
             for host in self.lab.hosts
-            for pid, words in self.processes(host, "worker").items()
-            if not words.startswith(OURS)
+            for each in self.processes(host, "worker")
+            if not each.words.startswith(OURS)
         ]
 
     def remains(self) -> list[str]:
         """All of ours that is on the hosts: after `infra down` that is nothing."""
         return [f"{host.name}: {line}" for host in self.lab.hosts for line in _remains(host)]
+
+    def keep_logs(self, folder: Path) -> None:
+        """What the containers printed, for people who look for a reason."""
+        folder.mkdir(parents=True, exist_ok=True)
+        for host in self.lab.hosts:
+            for role in ROLES if host is self.head else ROLES[:1]:
+                said = host.run(["sh", "-c", f"docker logs -t {self.container(role)} 2>&1"], check=False)
+                (folder / f"{host.name}-{role}.log").write_text(said.stdout)
 
     def bring(self, host: Host, path: str, to: Path) -> None:
         """A folder of the host, to a folder here that has its files."""

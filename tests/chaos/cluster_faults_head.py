@@ -160,7 +160,7 @@ def _stopped(bed: Bed, host: Host) -> str:
 @fault("broker-kill", "head", "nobody")
 def broker_kill(bed: Bed, host: Host, detail: float) -> str:
     """the broker: kill -9"""
-    victims = bed.named(host, "rabbitmq", "beam")
+    victims = bed.named(host, "rabbitmq", "beam.smp")
     return "" if bed.signal(host, "KILL", *victims) else "it did not run"
 
 

@@ -147,7 +147,7 @@ def cable_out_long(bed: Bed, host: Host, detail: float) -> str:
 @fault("tunnel-kill", "head", "nobody")
 def tunnel_kill(bed: Bed, host: Host, detail: float) -> str:
     """the tunnel: its lines, or all of it, kill -9"""
-    victims = bed.named(host, "tunnel", "ssh ") if detail < 0.7 else [bed.main(host, "tunnel")]
+    victims = bed.named(host, "tunnel", "ssh") if detail < 0.7 else [bed.main(host, "tunnel")]
     return "" if bed.signal(host, "KILL", *victims) else "it did not run"
 
 

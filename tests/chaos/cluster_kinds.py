@@ -57,7 +57,7 @@ def within(detail: float) -> float:
 
 def mend_by_up(bed: Bed) -> str:
     """What a person does about what is missing."""
-    process = bed.site.start("infra", "up")
+    process = bed.site.start("infra", "up", "--skip-unreachable")
     try:
         process.communicate(timeout=120)
     except subprocess.TimeoutExpired:

@@ -88,15 +88,23 @@ class Scene:
 
     def faults(self) -> None:
         """Strike, each fault at its time; returns when the last one is over."""
-        planned = plan(self.options.seed, self.options.kinds, self.options.faults, self.options.seconds)
         threads = []
-        for each in planned:
+        for each in self._plan():
             time.sleep(max(0.0, self.begun + each.at - time.monotonic()))
             threads.append(threading.Thread(target=self._strike, args=(each,), daemon=True))
             threads[-1].start()
         for thread in threads:
             thread.join(300)
         self.strikes.sort(key=lambda strike: strike.began)
+
+    def _plan(self) -> list[Fault]:
+        """As the seed says; but what is lost for good is lost late: the other faults want all hosts."""
+        o = self.options
+        found = plan(o.seed, o.kinds, o.faults, o.seconds)
+        late = [
+            each._replace(at=max(each.at, 0.85 * o.seconds)) for each in found if each.kind == "host-lost"
+        ]
+        return sorted([each for each in found if each.kind != "host-lost"] + late)
 
     def _strike(self, fault: Fault) -> None:
         kind, detail, broken = KINDS[fault.kind], "", ""

@@ -229,11 +229,17 @@ def test_a_host_that_froze_wakes_beside_its_successor(short_bed: Bed) -> None:
     assert sorted(bed.noted(sweep)) == ["end 1 2", "start 1 1", "start 1 2"]
 
 
-def test_an_engine_that_is_started_anew_takes_its_trials_along(short_bed: Bed) -> None:
+@pytest.mark.parametrize("how", ["restart", "kill"])
+def test_an_engine_that_is_started_anew_takes_its_trials_along(short_bed: Bed, how: str) -> None:
+    """And brings the worker back, also where it was killed and finds it alive."""
     bed, host = short_bed, short_bed.lab["host2"]
     sweep = bed.submit("[ $SWEEPFW_ATTEMPT = 2 ] || wait_for never", 2, hosts=["host2"])
     bed.running(sweep, 2)
-    host.run(["service", "docker", "restart"])
+    if how == "kill":
+        host.run(["sh", "-c", "kill -9 $(pgrep -x dockerd); sleep 1; rm -f /run/docker*.pid"])
+        host.run(["service", "docker", "start"])
+    else:
+        host.run(["service", "docker", "restart"])
     bed.ended(sweep)
     ends = bed.told(sweep)
     assert [end for end in ends if end.endswith("succeeded")] == ["1/2 succeeded", "2/2 succeeded"]
