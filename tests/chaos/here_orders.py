@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 
+import witness
 from here_scene import Scene
 from here_world import Line
 from schedule import Fault
@@ -77,3 +78,18 @@ def stop_trial(scene: Scene, fault: Fault) -> tuple[str, str]:
     scene.cancelled.add((scene.sweep, number))
     told = scene.world.call("stop", f"{scene.sweep}/{number}", may_refuse=True)
     return f"{scene.sweep}/{number}", f"exit {told.returncode}"
+
+
+def extend(scene: Scene, fault: Fault) -> tuple[str, str]:
+    """Two more trials, which the run takes; where it ends just now, `extend` goes on in its place."""
+    added = ",".join(witness.case("calm", 0.1, 10**6 + 2 * len(scene.strikes) + n) for n in range(2))
+    line = scene.world.spawn("extend", scene.sweep, "--set", f"case={added}", "-q")
+    if scene.world.run is None:
+        return "nobody", f"exit {scene.world.end(line)}"
+    code = _one_goes_on(scene, scene.world.run, line)
+    return "sweep", f"exit {code}"
+
+
+def gc(scene: Scene, fault: Fault) -> tuple[str, str]:
+    told = scene.world.call("gc")
+    return "workspace", f"exit {told.returncode}"
