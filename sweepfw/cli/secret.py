@@ -103,6 +103,8 @@ def _given(name: str, from_file: str | None, from_env: str | None) -> bytes:
                 return file.read(LARGEST + 1)
         except OSError as error:
             raise SweepError(f"--from-file: {from_file}: can't be read ({error.strerror})") from None
+    if sys.stdin is None:  # closed by who started us
+        return b""
     if sys.stdin.isatty():
         typed: str = click.prompt(f"Value of {name}", hide_input=True, confirmation_prompt=True)
         return os.fsencode(typed)

@@ -9,7 +9,6 @@ from pathlib import Path
 
 from sweepfw.core.metrics import Fold, OutputMetrics, Point, combine, parse_lines
 from sweepfw.core.model import MetricSummary
-from sweepfw.masking import cover
 from sweepfw.trial.guard.files import open_plain
 from sweepfw.trial.guard.follow import Follower
 
@@ -71,7 +70,11 @@ class Reports:
         return tail(self._folder)
 
     def _masked(self, block: bytes) -> bytes:
-        return cover(block, self._needles) if self._needles else block
+        if not self._needles:
+            return block
+        from sweepfw.masking import cover
+
+        return cover(block, self._needles)
 
     def _size(self) -> int:
         try:
