@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from guard_lab import Lab, children_of, gone, mark
+from guard_lab import Lab, children_of
 
 from sweepfw.core.secrets import needles
 from sweepfw.trial.guard import secret
@@ -169,7 +169,7 @@ from pathlib import Path
 from sweepfw.trial.guard.secret import Hidden
 lab = Lab(Path(sys.argv[1]))
 lab.setup(secrets=Hidden({}, {"conf": b"in memory"}, ()))
-folder = lab.start("sh", "-c", "echo $SWEEPFW_SECRETS; exec sleep 600", sys.argv[2])
+folder = lab.start("sh", "-c", "echo $$ $SWEEPFW_SECRETS; exec sleep 600")
 lab.wait_for(b"\\n", folder)
 print(lab.guardian.pid, (folder / "output.log").read_text().strip(), flush=True)
 sys.stdin.read()
@@ -179,14 +179,13 @@ sys.stdin.read()
 @pytest.mark.parametrize("killed", ["client", "client and guardian", "all three"])
 def test_gone_whoever_is_killed(killed: str, tmp_path: Path, wait_until: Callable[..., None]) -> None:
     """All three in one instant: what is left is found when the next guardian starts."""
-    word = mark()
     client = subprocess.Popen(
-        [sys.executable, "-c", CLIENT, str(tmp_path), word],
+        [sys.executable, "-c", CLIENT, str(tmp_path)],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
         env={**os.environ, "PYTHONPATH": f"{Path(__file__).parent}:{Path(__file__).parents[2]}"},
     )  # fmt: skip
     assert client.stdout
-    guardian, path = client.stdout.readline().split()
+    guardian, trial, path = client.stdout.readline().split()
     keeper = int(path.split("-")[2])
     assert os.path.isfile(f"{path}/conf")
     victims = {"client": [], "client and guardian": [int(guardian)], "all three": [int(guardian), keeper]}
@@ -201,10 +200,10 @@ def test_gone_whoever_is_killed(killed: str, tmp_path: Path, wait_until: Callabl
             wait_until(lambda: not os.path.exists(path))
         finally:
             lab.guardian.close()
-            subprocess.run(["pkill", "-KILL", "-f", word], check=False)  # nobody was left to do that
+            os.kill(int(trial), signal.SIGKILL)  # nobody was left to do that
     else:
         wait_until(lambda: not os.path.exists(path))
-        gone(word)
+        wait_until(lambda: not os.path.exists(f"/proc/{trial}"))
 
 
 def test_sweep_spares_what_is_somebody_s() -> None:
