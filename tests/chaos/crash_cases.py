@@ -132,25 +132,25 @@ WORKER = (
 )
 
 # `infra up`, each on its own: nothing was done on hosts yet.
-DRAFTS = (Case("private.draft", passes=2), Case("up.copied"), Case("up.kept"))
+DRAFTS = (Case("up.copied"), Case("up.kept"))
 
-# `infra up`, one after the other: each goes on where the one before died. Then `pull`, `infra up` with a host
-# less, and `infra down` of that deployment.
+# `infra up`, one after the other: each goes on where the one before died. Then `pull`, `infra up` with a
+# host less, and `infra down` of that deployment; `after`: it is done again at once.
 UP = (
+    Case("private.draft", passes=2),
     Case("up.created"),
     Case("up.configured"),
     Case("up.step"),
-    Case("up.step", passes=6),
     Case("up.created-container"),
     Case("up.filled-container"),
     Case("up.done"),
     Case("up.complete"),
 )
 LATER = (
-    Case("pull.marked", "pull {sweep}"),
-    Case("down.received", "pull {sweep}"),
+    Case("pull.marked", "pull p-1", after=()),
+    Case("down.received", "pull p-1"),
     Case("up.taken-off", "infra up --yes"),
-    Case("down.drained", "infra down --yes --outputs none"),
+    Case("down.drained", "infra down --yes --outputs none", after=()),
 )
 
 # `infra down` of a deployment that stands still, in this order.

@@ -1,0 +1,41 @@
+"""What the promises stand on is taken out, and the tests notice. `scripts/mutate` does those that need a
+broker as well."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import mutations
+import pytest
+from mutations import MUTATIONS, Mutation
+
+CHEAP = [each for each in MUTATIONS if not each.broker]
+
+
+@pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda each: each.name)
+def test_the_text_of_a_mutation_is_there_once(mutation: Mutation) -> None:
+    for file, old, new in mutation.patches:
+        assert (mutations.ROOT / "sweepfw" / file).read_text().count(old) == 1, old
+        assert old != new
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mutation", CHEAP, ids=lambda each: each.name)
+def test_it_is_noticed(mutation: Mutation) -> None:
+    """In a process of its own: what a broken guardian leaves is killed there."""
+    done = subprocess.run(
+        [sys.executable, mutations.__file__, mutation.name], capture_output=True, text=True, timeout=280
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_a_mutation_that_changes_nothing_is_told(tmp_path: Path) -> None:
+    harmless = mutations.Patch("crash.py", "import os\n", "import os  # as it is\n")
+    tests = ("tests/core/test_gpus.py",)
+    with pytest.raises(mutations.MutationError, match="NOT NOTICED"):
+        mutations.notice(Mutation("nothing", "", (harmless,), tests), tmp_path / "one")
+    gone = mutations.Patch("crash.py", "no such text", "")
+    with pytest.raises(mutations.MutationError, match="0 times, not once"):
+        mutations.notice(Mutation("gone", "", (gone,), tests), tmp_path / "two")
