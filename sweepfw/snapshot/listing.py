@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import stat
 from dataclasses import dataclass, field
+from errno import ENXIO
 from pathlib import Path
 from typing import Literal, NamedTuple, TypeAlias
 
@@ -15,6 +16,7 @@ from sweepfw.errors import SweepError
 Kind: TypeAlias = Literal["file", "link", "dir"]
 
 _BUILT_IN = read_rules("\n".join([".git", ".hg", ".svn", ".sweepfw", "__pycache__/", "/runs", ".env*"]))
+_MOST_RULES = 1_000_000  # bytes of an ignore file
 _KEYS = read_rules("\n".join(["id_rsa", "id_dsa", "id_ecdsa", "id_ed25519", "*.pem", "*.key", "*.ppk"]))
 
 
@@ -226,13 +228,20 @@ def git_folder(top: Path) -> Path:
 
 def _read(path: Path) -> Rules | None:
     try:
-        return read_rules(path.read_text(errors="surrogateescape"))
-    except FileNotFoundError:
-        return None
-    except (IsADirectoryError, NotADirectoryError):
+        # Somebody else's project may have a pipe or a device there.
+        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                return None
+            text = file.read(_MOST_RULES + 1)
+    except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
         return None
     except OSError as error:
+        if error.errno == ENXIO:
+            return None  # a socket
         raise SweepError(f"{path}: can't be read ({error.strerror}); make it readable or remove it") from None
+    if len(text) > _MOST_RULES:
+        raise SweepError(f"{path}: is larger than 1 MB, too large for a list of patterns; shorten it")
+    return read_rules(text.decode(errors="surrogateescape"))
 
 
 def _target(root: Path, path: str, asked: bool) -> str:

@@ -14,7 +14,7 @@ import re
 import tarfile
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from sweepfw import crash
 from sweepfw.errors import SweepError
@@ -24,7 +24,6 @@ from sweepfw.snapshot.store import manifest, objects, rows_of, write_manifest
 _DIGEST = re.compile(r"[0-9a-f]{64}", re.ASCII)
 _ID = re.compile(r"[0-9a-f]{24}", re.ASCII)
 _CHUNK = 1 << 20
-_KINDS = ("file", "link", "dir")
 
 
 def listed(store: Path, id: str) -> dict[str, int]:
@@ -88,8 +87,8 @@ def accept(store: Path, id: str, text: bytes) -> None:
     try:
         rows = json.loads(text)["files"]
         contents = {row[3]: row[4] for row in rows if row[1] == "file"}
-        sane = all(len(row) == 5 and row[1] in _KINDS and _inside(row[0]) for row in rows)
-    except (ValueError, KeyError, TypeError, IndexError):
+        sane = all(map(_sane, rows)) and _below_folders(rows)
+    except (ValueError, KeyError, TypeError, IndexError, RecursionError):
         sane, contents = False, {}
     if not sane:
         raise SweepError(f"{id}: is no list of a snapshot's files")
@@ -156,6 +155,25 @@ def _check(digest: str) -> None:
         raise SweepError(f"{digest[:80]!r}: is no SHA-256 of a content")
 
 
+def _sane(row: list[Any]) -> bool:
+    """Whether a line of a list is of the kind that `freeze` writes."""
+    path, kind, mode, content, size = row
+    if type(mode) is not int or type(size) is not int or not isinstance(content, str) or "\0" in content:
+        return False
+    what = {"file": True, "link": content != "", "dir": content == ""}
+    return _inside(path) and what.get(kind, False) and 0 <= mode <= 0o777 and size >= 0
+
+
 def _inside(path: object) -> bool:
     """Whether a path stays inside the project's folder."""
-    return isinstance(path, str) and not path.startswith("/") and ".." not in path.split("/") and bool(path)
+    return isinstance(path, str) and "\0" not in path and not {"", ".", ".."} & {*path.split("/")}
+
+
+def _below_folders(rows: list[list[Any]]) -> bool:
+    """Whether every path stands there once, and none lies below a link or a file: it would be written to
+    where that leads."""
+    kinds = {row[0]: row[1] for row in rows}
+    above = {path.rpartition("/")[0] for path in kinds if "/" in path}
+    while further := {path.rpartition("/")[0] for path in above if "/" in path} - above:
+        above |= further
+    return len(kinds) == len(rows) and all(kinds.get(path, "dir") == "dir" for path in above)

@@ -70,7 +70,7 @@ def copy_range(source: int, target: int, start: int, count: int) -> None:
 def copy_file(source: str, target: str, mode: int, size: int) -> None:
     """Make `target` a new file with the same bytes, shared on disk where the file system can, but never
     the same file. Raises FileExistsError, and OSError where `source` is not `size` bytes long."""
-    read = os.open(source, os.O_RDONLY | os.O_CLOEXEC)
+    read = os.open(source, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         write = os.open(target, _NEW, mode)
         try:
