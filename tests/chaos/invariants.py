@@ -216,6 +216,10 @@ def _known_attempts(trial: Trial, story: Story) -> Iterator[str]:
     for life in trial.lives:
         if trial.attempt(life.attempt) is None:
             yield f"attempt {life.attempt} ran, and the ledger never granted it"
+    if not story.leases:
+        for one in trial.attempts:
+            if one["state"] == "stale":
+                yield f"attempt {one['attempt']} is stale: two held its sweep at once"
     numbers = [life.attempt for life in trial.lives]
     for number in sorted(set(numbers)):
         if numbers.count(number) > 1:

@@ -182,6 +182,10 @@ def _one_grant_twice(case: Case) -> None:
     case.lives.append(life(1, 1, 20, 21)._replace(nonce="other"))
 
 
+def _stale(case: Case) -> None:
+    case.change(2, 1, state="stale")
+
+
 def _unknown_trial(case: Case) -> None:
     case.lives.append(life(4, 1, 20, 21))
 
@@ -286,6 +290,7 @@ BROKEN: dict[str, tuple[str, Callable[[Case], None]]] = {
     "another metric": ("accepted bytes", _other_metric),
     "nothing granted it": ("granted", _unknown_attempt),
     "one grant, two starts": ("granted", _one_grant_twice),
+    "a stale one, where no lease can run out": ("granted", _stale),
     "a trial that the ledger lost": ("lost", _unknown_trial),
     "its lock was held": ("no overlap", _lock_held),
     "it lived on beside its successor": ("no overlap", _lived_on),
@@ -341,7 +346,7 @@ def test_copies_may_overlap_where_a_lease_ran_out() -> None:
     case.change(2, 1, state="stale")
     case.relive(1, ended=13.0, exit=0)
     case.relive(2, overlaps=("attempt 1 on tower",))
-    assert {breach.invariant for breach in case.judged()} == {"no overlap"}
+    assert {breach.invariant for breach in case.judged()} == {"no overlap", "granted"}
     case.story = replace(case.story, leases=True)
     assert case.judged() == []
 
