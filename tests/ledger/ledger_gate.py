@@ -17,6 +17,7 @@ class Gate:
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.address = self._listener.getsockname()
         self._pairs: list[tuple[socket.socket, socket.socket]] = []
+        self._hushed: set[socket.socket] = set()
         threading.Thread(target=self._accept, daemon=True).start()
 
     def connect(self) -> socket.socket:
@@ -28,6 +29,10 @@ class Gate:
             for end in pair:
                 with suppress(OSError):
                     end.shutdown(socket.SHUT_RDWR)
+
+    def hush(self) -> None:
+        """Carry nothing more on these connections, and leave them open: as a link does that went away."""
+        self._hushed.update(sock for pair in self._pairs for sock in pair)
 
     def close(self) -> None:
         with suppress(OSError):
@@ -52,6 +57,8 @@ class Gate:
     def _carry(self, source: socket.socket, sink: socket.socket, answers: bool) -> None:
         with suppress(OSError):
             while data := source.recv(65_536):
+                if source in self._hushed:
+                    continue
                 if answers and self.swallow:
                     self.swallow -= 1
                     self.swallowed.set()

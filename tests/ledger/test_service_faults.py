@@ -7,6 +7,7 @@ import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -202,6 +203,20 @@ def test_many_threads_share_a_client(people, gate) -> None:
     for thread in threads:
         thread.join()
     assert failures == []
+
+
+def test_of_all_connections_over_a_link_that_is_gone_only_one_costs_a_wait(head, gate) -> None:
+    client = head.client(connect=gate.connect, patience=1)
+    seen = client.call("ledger/changed", seen=None, wait=0)
+    wait = partial(client.call, "ledger/changed", seen=seen, wait=0.5)
+    threads = [threading.Thread(target=wait) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    gate.hush()
+    assert client.call("ledger/sweeps") == []
+    client.close()
 
 
 # -- no answer -----------------------------------------------------------------------------------------

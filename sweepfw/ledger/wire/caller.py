@@ -70,11 +70,9 @@ class Client:
         UnreachableError from now on."""
         with self._lock:
             self._closed = True
-            idle, self._idle = self._idle, []
             for connection in self._busy:
                 connection.shut()
-        for connection in idle:
-            connection.close()
+        self._drop_idle()
 
     def hello(self) -> str:
         """The id of the service that answers: another one after each start."""
@@ -180,6 +178,12 @@ class Client:
             self._busy.add(connection)
         return connection
 
+    def _drop_idle(self) -> None:
+        with self._lock:
+            idle, self._idle = self._idle, []
+        for connection in idle:
+            connection.close()
+
     def _drop(self, connection: Connection) -> None:
         with self._lock:
             self._busy.discard(connection)
@@ -193,6 +197,7 @@ class Client:
         try:
             return connection.exchange(request, fields, (self._patience or _PATIENCE) + request.more)
         except (OSError, MalformedError) as error:
+            self._drop_idle()  # they went the same way: else each would cost another wait
             raise _SilenceError(f"does not answer ({_words(error)})") from error
         finally:
             if not connection.usable or self._closed:
