@@ -73,8 +73,9 @@ def _beside(work: Callable[[], None], say: Callable[[str], object]) -> Iterator[
         thread.join(PARTING)
 
 
-def go_on(there: Site, sweep: Sweep, how: Running) -> int:
-    """Let the head run what is queued, and follow it, unless it does so already."""
+def go_on(there: Site, sweep: Sweep, how: Running, cursor: int) -> int:
+    """Let the head run what is queued, and follow it, unless it does so already. What ended after `cursor`
+    was queued by this command, and was faster than it."""
     from sweepfw.cli.leftover import nothing_left, work
     from sweepfw.cli.progress import listener
 
@@ -83,15 +84,15 @@ def go_on(there: Site, sweep: Sweep, how: Running) -> int:
     # As it was before this command queued anything.
     live = sweep.state in ("queued", "running") and not sweep.counts.keys().isdisjoint(("queued", "running"))
     now = there.ledger.sweep(sweep.uid)
-    if not work(now):
+    if work(now):
+        now = there.ledger.open(sweep.uid)
+    elif there.ledger.ended_since(sweep.uid, cursor)[0] == cursor:
         there.ledger.close(sweep.uid)
         return nothing_left(now, how)
-    now = there.ledger.open(sweep.uid)
     if live:
         if not how.quiet and not how.as_json:
             click.echo(f"{sweep.name} runs already and goes on; follow it with: sweepfw attach {sweep.name}")
         return 0
-    cursor, _ = there.ledger.ended_since(sweep.uid, 0)
     return _follow(there, now, listener(quiet=how.quiet, as_json=how.as_json, logs=how.logs), how, cursor)
 
 

@@ -40,7 +40,7 @@ def resume(sites: Sites, sweep: str, cancelled: bool, only: str | None, how: Run
     numbers = parse_numbers(only) if only is not None else None
     if numbers and numbers[-1] > found.total:
         raise unknown_trial(found.name, numbers[-1], found.total)
-    secrets = _give_secrets(site, found)
+    secrets, cursor = _give_secrets(site, found), _ended(site, found)
     if cancelled:
         ledger.reopen(found.uid, ["cancelled"], numbers)
     if site.remote:
@@ -49,7 +49,7 @@ def resume(sites: Sites, sweep: str, cancelled: bool, only: str | None, how: Run
         ledger.reopen(found.uid, ["held"], numbers)
     elif found.state == "paused" and SweepLock.heeded(place, found.uid):
         ledger.open(found.uid)  # its run waits for the last trials before the pause, and goes on now
-    return _go_on(site, found, how, secrets, only=only)
+    return _go_on(site, found, how, secrets, cursor, only=only)
 
 
 @click.command()
@@ -74,7 +74,7 @@ def retry(
     ledger = site.ledger
     wanted = parse_numbers(",".join(numbers), "retry") if numbers and not failed else None
     _check_failed(ledger, found, wanted)
-    secrets = _give_secrets(site, found)
+    secrets, cursor = _give_secrets(site, found), _ended(site, found)
     snapshot = _freeze_again(site, found) if current_code else None
     if wanted and site.remote and not site.live(found):  # else what waited behind a pause would run too
         ledger.hold(found.uid, wanted)
@@ -86,7 +86,7 @@ def retry(
         # A pause after failures leaves trials queued: they would run, and fail in, the code that was mended.
         ledger.reopen(found.uid, ["queued"], snapshot=snapshot)
     only = ",".join(map(str, again)) if wanted else None
-    return _go_on(site, found, how, secrets, only=only)
+    return _go_on(site, found, how, secrets, cursor, only=only)
 
 
 @click.command()
@@ -109,11 +109,11 @@ def extend(sites: Sites, sweep: str, sets: tuple[str, ...], max_trials: int, how
     site, found = _find(sites, sweep)
     space = unite(Space.from_json(found.spec.space), sets, read_text)
     check_limit(space, max_trials)
-    secrets = _give_secrets(site, found)
+    secrets, cursor = _give_secrets(site, found), _ended(site, found)
     added = site.ledger.extend(found.uid, replace(found.spec, space=space.to_json()), expand(space))
     if not how.quiet and not how.as_json:
         click.echo(f"{found.name}: {added:,} combinations added")
-    return _go_on(site, found, how, secrets) if added else 0
+    return _go_on(site, found, how, secrets, cursor) if added else 0
 
 
 def _find(sites: Sites, name: str) -> Found:
@@ -132,6 +132,11 @@ def _give_secrets(site: Site, sweep: Sweep) -> Secrets | None:
     secrets = needed(sweep.spec, here=not site.remote)
     site.give(sweep.uid, secrets)
     return secrets
+
+
+def _ended(site: Site, sweep: Sweep) -> int:
+    """How far its ends are told. A deployment runs what is queued at once: it may end before we look."""
+    return site.ledger.ended_since(sweep.uid, 0)[0] if site.remote else 0
 
 
 def _check_failed(ledger: Ledger, sweep: Sweep, numbers: Collection[int] | None) -> None:
@@ -164,13 +169,13 @@ def _freeze_again(site: Site, sweep: Sweep) -> str:
 
 
 def _go_on(
-    site: Site, sweep: Sweep, how: Running, secrets: Secrets | None, *, only: str | None = None
+    site: Site, sweep: Sweep, how: Running, secrets: Secrets | None, cursor: int, *, only: str | None = None
 ) -> int:
     """Hand over to the run that holds the sweep, or to the deployment, or run it here."""
     if site.remote:
         from sweepfw.cli.dispatch import go_on
 
-        return go_on(site, sweep, how)
+        return go_on(site, sweep, how, cursor)
     return _go_on_here(site.place, site.ledger, sweep, how, secrets, only=only)
 
 

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 from broker_lab import Broker, Line
@@ -184,6 +185,26 @@ def test_retry_with_current_code_and_extend(sweepfw: Sweepfw, project: Path) -> 
     more = sweepfw("extend", name, "--set", "lr=0.9")
     assert more.returncode in (0, 1)  # the new trial runs the sweep's own snapshot, which fails
     assert json.loads(sweepfw("show", name, "--json").stdout)["counts"]["succeeded"] == 3
+
+
+def test_what_was_faster_than_the_command_is_told_all_the_same(
+    sweepfw: Sweepfw, project: Path, head: HeadLab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their end comes before the command's next look."""
+    (project / "train.py").write_text(FAILING)
+    name = started(sweepfw)
+    assert sweepfw("attach", name).returncode == 1
+    reopen = type(head.ledger).reopen
+
+    def slowly(*given: Any, **named: Any) -> Any:
+        found = reopen(*given, **named)
+        until(lambda: all(t.state == "failed" for t in head.ledger.trials(named["uid"])), what="their end")
+        return found
+
+    monkeypatch.setattr(type(head.ledger), "reopen", slowly)
+    again = sweepfw("retry", name)
+    assert again.returncode == 1, again.stdout + again.stderr
+    assert again.stdout.count("about to fail") == 3, again.stdout
 
 
 def test_only_some_of_the_trials(sweepfw: Sweepfw, project: Path) -> None:
