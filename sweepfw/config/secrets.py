@@ -50,7 +50,11 @@ def stored() -> list[Stored]:
     """What there is, by name; never a value."""
     try:
         with os.scandir(_folder()) as entries:
-            found = [(entry.name, entry.stat()) for entry in entries if re.fullmatch(NAME, entry.name)]
+            found = [
+                (entry.name, entry.stat(follow_symlinks=False))
+                for entry in entries
+                if re.fullmatch(NAME, entry.name)
+            ]
     except FileNotFoundError:  # none was ever set
         return []
     except OSError as error:

@@ -232,6 +232,8 @@ def test_no_memory_no_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> N
         pytest.skip("the tests' own folder is in memory")
     with pytest.raises(OSError, match="no folder in memory for secrets"):
         memory()
+    monkeypatch.setattr(secret, "_places", lambda: [str(tmp_path), "/dev/shm"])
+    assert memory() == "/dev/shm"
 
 
 def test_nothing_is_pickled_or_printed(hidden: Hidden) -> None:
@@ -310,7 +312,7 @@ def writer(pipe: Path) -> int:
 
 
 @pytest.mark.usefixtures("cores")
-@pytest.mark.parametrize("who", ["guardian", "command"])
+@pytest.mark.parametrize("who", ["guardian", "command", "head"])
 def test_no_core_is_dumped(who: str, tmp_path: Path, wait_until: Callable[..., None]) -> None:
     if who == "guardian":
         lab = Lab(tmp_path)
@@ -318,8 +320,12 @@ def test_no_core_is_dumped(who: str, tmp_path: Path, wait_until: Callable[..., N
         pid = lab.guardian.pid
     else:
         os.mkfifo(tmp_path / "value")
-        words = ("secret", "set", "KEY", "--from-file", str(tmp_path / "value"))
-        pid = subprocess.Popen([sys.executable, "-m", "sweepfw", *words], cwd=tmp_path).pid
+        words = {
+            "command": ("sweepfw", "secret", "set", "KEY", "--from-file"),
+            "head": ("sweepfw.engine.service", "head", "--settings"),
+        }
+        argv = [sys.executable, "-m", *words[who], str(tmp_path / "value")]
+        pid = subprocess.Popen(argv, cwd=tmp_path).pid
         wait_until(lambda: writer(tmp_path / "value"), 60)
     os.kill(pid, signal.SIGABRT)
     status = os.waitid(os.P_PID, pid, os.WEXITED)
