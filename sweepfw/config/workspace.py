@@ -25,11 +25,17 @@ class Workspace(NamedTuple):
 
     @classmethod
     def find(cls, start: Path) -> Workspace:
-        """The workspace that `start` is in. A home folder's `.sweepfw` counts like any other."""
+        """The workspace that `start` is in. A home folder's `.sweepfw` counts like any other; one that
+        somebody else put there, as everybody can in /tmp, does not. SweepError where that is in `start`."""
         start = start.absolute()
         for folder in (start, *start.parents):
             if (folder / STATE).is_dir():
-                return cls(folder)
+                if _ours(folder):
+                    return cls(folder)
+                if folder == start:
+                    raise SweepError(
+                        f"{folder / STATE}: belongs to somebody else; go to a folder of your own"
+                    )
         return cls(start)
 
     @property
@@ -79,3 +85,11 @@ class Workspace(NamedTuple):
                 f"{self.root}: the workspace can't be written ({error.strerror}); "
                 "run sweepfw in a folder that you own"
             ) from None
+
+
+def _ours(folder: Path) -> bool:
+    """Whether nobody but us and root can have made the folder a workspace. Root may work in a user's."""
+    state, me = folder / STATE, os.geteuid()
+    if {state.lstat().st_uid, state.stat().st_uid} <= {me, 0}:
+        return True
+    return me == 0 and not folder.stat().st_mode & 0o002
