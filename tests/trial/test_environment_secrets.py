@@ -65,7 +65,11 @@ def written(lab: Lab) -> bytes:
     return b"\0".join(path.read_bytes() for path in files)
 
 
-def test_pip_conf_is_pip_s_own_configuration(lab: Lab, index: str) -> None:
+def test_pip_conf_is_pip_s_own_configuration(lab: Lab, index: str, tmp_path: Path) -> None:
+    (tmp_path / "uv").mkdir()
+    (tmp_path / "uv/uv").write_text("#!/bin/sh\nexit 9\n")  # it would not read that
+    (tmp_path / "uv/uv").chmod(0o755)
+    lab.env["PATH"] = f"{tmp_path}/uv:{lab.env['PATH']}"
     (lab.root / "requirements.txt").write_text("private\n")
     conf = f"[global]\nindex-url = http://me:{PASSWORD}@{index}/simple\n".encode()
     given = hidden([Need("pip.conf", "file")], Secrets({"pip.conf": conf}))
