@@ -136,6 +136,7 @@ def _secrets_there(there: There, secrets: Secrets) -> Iterator[str | None]:
 
     uid = fresh_token()
     there.give(uid, secrets)
+    crash.point("run.secrets")
     try:
         yield uid
     except SweepError as error:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from pathlib import Path
 
+from sweepfw import crash
 from sweepfw.config.secrets import LARGEST, NAME
 from sweepfw.core.secrets import Secrets
 from sweepfw.errors import SweepError
@@ -99,6 +100,7 @@ def _write(place: Path, name: str, value: bytes) -> None:
         file.write(value)
         file.flush()
         os.fsync(file.fileno())
+    crash.point("head.secret")
     draft.replace(place / name)
 
 

@@ -22,6 +22,7 @@ class Case(NamedTuple):
 
 AGAIN = ("run p -q",)
 CODE = "run code -q"
+HIDDEN = "run hidden -q -j 2"
 
 # One machine: the command line, its guardian and keepers.
 HERE = (
@@ -43,6 +44,7 @@ HERE = (
     Case("claim.committed", passes=2),
     Case("attempt.granted"),
     Case("attempt.ordered", passes=2),
+    Case("attempt.ordered", verb=HIDDEN, after=("resume hidden-1 -q",)),
     Case("attempt.heard", passes=2),
     Case("finish.rows", passes=2),
     Case("finish.committed", passes=2),
@@ -51,7 +53,8 @@ HERE = (
     Case("session.closed"),
     Case("keeper.folder"),
     Case("keeper.filled"),
-    Case("keeper.started"),
+    Case("keeper.secrets", verb=HIDDEN, after=("resume hidden-1 -q",)),
+    Case("keeper.started", verb=HIDDEN, after=("resume hidden-1 -q",)),
     Case("keeper.ended"),
     Case("keeper.gathered"),
     Case("keeper.draft"),
@@ -102,12 +105,16 @@ HEAD = (
     Case("head.registered", "announced"),
     Case("head.roster", "announced"),
     Case("head.lock", "agreed"),
+    Case("head.secret", "told"),
     Case("remove.aside", "forgotten"),
     Case("remove.committed", "forgotten"),
     Case("head.forgotten", "forgotten"),
     Case("head.reaping", "expired"),
     Case("expire.committed", "expired"),
 )
+
+# The command line beside a head, that goes on without it.
+DISPATCH = (Case("run.secrets"), Case("run.submitted"), Case("record.annotated"), Case("record.yml"))
 
 # A worker. `before`: where it dies first, so that its successor comes by.
 WORKER = (
@@ -175,4 +182,4 @@ DOWN = (
     Case("down.forgotten"),
 )
 
-ALL = (*HERE, *HEAD, *WORKER, *DRAFTS, *UP, *LATER, *DOWN)
+ALL = (*HERE, *HEAD, *DISPATCH, *WORKER, *DRAFTS, *UP, *LATER, *DOWN)

@@ -17,6 +17,7 @@ import pytest
 from crash_cases import HERE, Case
 
 from sweepfw import crash
+from sweepfw.config.secrets import store
 from sweepfw.config.workspace import Workspace
 from sweepfw.engine.lock import SweepLock
 
@@ -28,6 +29,10 @@ echo "start $SWEEPFW_TRIAL $SWEEPFW_ATTEMPT ${SWEEPFW_CRASH:+inherited}" >> "$WI
 echo "attempt $SWEEPFW_ATTEMPT of $SWEEPFW_TRIAL"
 echo "$SWEEPFW_ATTEMPT" > "$SWEEPFW_OUTPUT/attempt"
 [ -e "$FAIL" ] && exit 3
+if [ -n "$SWEEPFW_SECRETS" ]; then
+  echo "$SWEEPFW_SECRETS" >> "$WITNESS.secrets"
+  [ "$(cat "$SWEEPFW_SECRETS/conf")" = "$NEEDED" ] || exit 4
+fi
 echo "end $SWEEPFW_TRIAL $SWEEPFW_ATTEMPT" >> "$WITNESS"
 """
 PROJECT = """
@@ -104,6 +109,10 @@ def world(
     numbers = f"i: {list(range(1, TRIALS + 1))}\n"
     make_project("p", text, numbers, {"trial.sh": TRIAL})
     needs = f"{text}environment: {{requirements: requirements.txt}}\n"
+    hidden = f"{text}secrets: {{NEEDED: env, conf: {{file: {tmp_path / 'conf'}}}}}\n"
+    make_project("hidden", hidden, numbers, {"trial.sh": TRIAL})
+    (tmp_path / "conf").write_text("a secret of the test\n")
+    store("NEEDED", b"a secret of the test")
     make_project("code", needs, numbers, {"trial.sh": TRIAL, "requirements.txt": "# nothing\n"})
     return made
 
@@ -121,6 +130,9 @@ def test_whatever_dies_here_is_finished(world: World, case: Case) -> None:
         assert done.returncode == 0, f"{words}: {done.stdout}{done.stderr}"
     assert not world.left()
     _check_truth(world, TRIALS + ("extend" in case.verb))
+    if "hidden" in case.verb:
+        folders = (world.root.parent / "witness.secrets").read_text().split()
+        assert folders and not any(os.path.exists(folder) for folder in folders)
     if case.point.startswith(("snapshot", "remove", "gc")):
         assert world.do("gc").returncode == 0
         assert _rubbish(world.root) == []

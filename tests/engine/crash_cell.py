@@ -186,6 +186,14 @@ class Cell:
         assert first == self.desk_b.environment_lock(sweep.uid, sweep.snapshot, "two==2\n") == "one==1\n"
         self.finish(sweep)
 
+    def _told(self, point: str) -> None:
+        sweep = self.submit(point, LITTLE)
+        secrets = {"KEY": b"one of the secrets", "conf": b"another one"}
+        self._insist(lambda: self.desk.put_secrets(sweep.uid, secrets), lambda: False)
+        kept = self.folder / "state/.sweepfw/secrets" / sweep.uid
+        assert {path.name: path.read_bytes() for path in kept.iterdir()} == secrets
+        self.finish(sweep)
+
     def _forgotten(self, point: str) -> None:
         """Deleted at the head and at the worker."""
         sweep = self.submit(point, LITTLE)

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -28,7 +29,7 @@ DOWN_WORDS = ("infra", "down", "--yes", "--outputs", "all")
 
 def strike(case: Case, words: tuple[str, ...], cwd: Path, environment: Mapping[str, str], file: Path) -> None:
     """The command, until it dies at the point."""
-    told = f"{case.id}:{file}"
+    told, begun = f"{case.id}:{file}", time.monotonic()
     done = subprocess.run(
         [sys.executable, "-m", "sweepfw", *words],
         cwd=cwd,
@@ -40,6 +41,7 @@ def strike(case: Case, words: tuple[str, ...], cwd: Path, environment: Mapping[s
     )
     assert done.returncode == -9 and file.exists(), (case, done.returncode, done.stdout, done.stderr)
     file.unlink()
+    print(f"{case.id}: {time.monotonic() - begun:.1f} s", flush=True)
 
 
 def test_down_is_finished_whatever_it_dies_of(handmade: Handmade, tmp_path: Path) -> None:
@@ -62,6 +64,7 @@ def test_down_is_finished_whatever_it_dies_of(handmade: Handmade, tmp_path: Path
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_up_is_finished_whatever_it_dies_of(start_lab: Callable[..., Lab], tmp_path: Path) -> None:
     lab = start_lab(hosts=2)
     site, file = Site(lab, tmp_path), tmp_path / "struck"

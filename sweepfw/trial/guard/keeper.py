@@ -118,6 +118,7 @@ class Keeper:
 
             self._secret_folder = SecretFolder()
             env = setup.secrets.over(env, self._secret_folder.make(setup.secrets.files))
+            crash.point("keeper.secrets")
         return {**env, **start["env"]}
 
     def _drop_secrets(self) -> None:
