@@ -209,7 +209,7 @@ class Service:
         self._wished.wait()
         say("told to stop" if self._wish == "stop" else "told to end when nothing runs any more")
         self.station.closed = True
-        goodbye = threading.Thread(target=lambda: self._ask(0), daemon=True)  # the head sends nothing more
+        goodbye = threading.Thread(target=self._say_goodbye, daemon=True)
         goodbye.start()
         goodbye.join(0.5)
         while self._wish == "drain" and not self.station.wait_idle(0.2):
@@ -222,6 +222,11 @@ class Service:
         self._read.wait(2)  # Celery says goodbye to the broker
         self._guardian.close(timeout=1)
         os._exit(0)
+
+    def _say_goodbye(self) -> None:
+        """The head sends nothing more."""
+        with suppress(SweepError):
+            self._ask(0)
 
     def _unguarded(self) -> None:
         say("the guardian was killed: all trials end, and so does this worker")

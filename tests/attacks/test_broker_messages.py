@@ -13,7 +13,7 @@ import kombu
 import pytest
 from broker_lab import UID, Broker
 from worker_fixtures import Work, ended
-from worker_lab import HeadLab, WorkerLab, until
+from worker_lab import HeadLab, WorkerLab, make_certificate, until
 
 from sweepfw.core import broker as names
 from sweepfw.engine import intake
@@ -272,3 +272,35 @@ def test_what_is_set_aside_is_told_now_and_then() -> None:
 @pytest.mark.parametrize("asked", questions(), ids=lambda asked: str(asked)[:60])
 def test_only_what_flower_asks_is_asked(asked: Any) -> None:
     assert intake.unasked(asked, {"ping": None, "registered": None})
+
+
+# -- a worker that belongs elsewhere -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"), [("token", "made for another deployment"), ("certificate", "another certificate")]
+)
+def test_a_worker_of_another_deployment_gets_nothing(
+    broker: Broker, head: HeadLab, work: Work, tmp_path: Path, changed: str, said: str
+) -> None:
+    """Its queue is served, and it runs nothing: the head does not take it for ours, or it not the head."""
+    work("a")
+    (tmp_path / "other").mkdir()
+    make_certificate(tmp_path / "other")
+    other = {"token": "token-of-elsewhere", "certificate": str(tmp_path / "other/certificate.pem")}
+    wrong = WorkerLab(head, "b", **{changed: other[changed]})
+    try:
+        until(lambda: said in wrong.log.read_text(), 60, f"{said}")
+        uid = head.submit(f"echo $i >>{tmp_path / 'ran'}", 3).uid
+        told = [{"body": json.dumps([[uid, n], {}, {}]), "headers": headers()} for n in (1, 2, 3)]
+        plain = {"content_type": "application/json", "content_encoding": "utf-8"}
+        queues = [name for name in broker.queues() if name.startswith(f"sweepfw.{UID[:6]}.b.")]
+        for queue in queues:
+            send(broker, names.HEAD, "", queue, [{**each, **plain} for each in told])
+        until(lambda: head.ledger.sweep(uid).state == "done", 60, "the end")
+        assert {each.host for each in head.ledger.attempts(uid)} == {"a"}
+        assert [each.worker.host for each in head.desk.status().workers] == ["a"]
+        assert "token-of-elsewhere" not in wrong.log.read_text() + str(head.said)
+        assert "Traceback" not in wrong.log.read_text()
+    finally:
+        wrong.stop()

@@ -162,9 +162,13 @@ class WorkerLab:
             host=host,
             broker=head.broker.address(worker_user(host)),
             service=("127.0.0.1", head.line.port),
-            certificate=str(head.folder / "certificate.pem"),
-            token=TOKENS[host],
-            **{"slots": 2, "renew": head.renew, **settings},
+            **{
+                "certificate": str(head.folder / "certificate.pem"),
+                "token": TOKENS[host],
+                "slots": 2,
+                "renew": head.renew,
+                **settings,
+            },
         )
         self._settings = self.root / "settings.json"
         self._settings.write_text(json.dumps(told._asdict()))
