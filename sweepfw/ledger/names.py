@@ -1,9 +1,10 @@
-"""Names of sweeps: which are allowed, which comes next, which was meant. Pure."""
+"""Names of sweeps: which are allowed, which comes next, which was meant."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Collection
+from pathlib import Path
 
 from sweepfw.errors import SweepError
 
@@ -31,8 +32,14 @@ def lowest_free(start: str, used: Collection[str]) -> str:
     return f"{start}{n}"
 
 
-def unknown_sweep(name: str, known: Collection[str]) -> SweepError:
-    """The error for a sweep that isn't there, with the nearest one that is."""
+def unknown_sweep(name: str, known: Collection[str], folder: Path | None = None) -> SweepError:
+    """The error for a sweep that isn't there, with the nearest one that is. `folder`: of the runs."""
+    if folder and _NAME.fullmatch(name) and (folder / name).is_dir():
+        return SweepError(
+            f"no sweep {_quoted(name)} in the ledger, and {folder / name} is there: the ledger is older than "
+            "that folder (a backup, or its -wal file was lost), or the folder came from elsewhere; put a "
+            "newer backup of the ledger in its place, or read the folder's plain files"
+        )
     from difflib import get_close_matches  # only for people who mistyped
 
     near = get_close_matches(name, known, 1)

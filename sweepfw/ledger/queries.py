@@ -63,7 +63,8 @@ class Queries(Part):
             query = f"SELECT id, {rows.SWEEP} FROM sweep WHERE name = ?1 OR uid = ?1 ORDER BY name <> ?1"
             row = db.execute(query, (rows.clean(name),)).fetchone()
             if row is None:
-                raise names.unknown_sweep(name, [known for (known,) in db.execute("SELECT name FROM sweep")])
+                known = [known for (known,) in db.execute("SELECT name FROM sweep")]
+                raise names.unknown_sweep(name, known, self._runs)
             counts = db.execute(
                 "SELECT state, count(*) FROM trial WHERE sweep = ? GROUP BY state", (row[0],)
             ).fetchall()

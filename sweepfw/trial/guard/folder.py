@@ -125,7 +125,7 @@ class AttemptFolder:
         self._setup.ground.prepare(os.path.dirname(trial))
         begun = time.monotonic()
         _make(trial)
-        _make(self.path)
+        self._begin()
         fd = os.open(self.path + "/params.json", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
         try:
             os.write(fd, self._params.encode())
@@ -135,6 +135,16 @@ class AttemptFolder:
         for kind, folder in (("files", self.files), ("checkpoint", self._checkpoint)):
             if not self._setup.spares.take(kind, folder):
                 _make(folder)
+
+    def _begin(self) -> None:
+        """Make the attempt's own folder. Where one of its number ended before (the ledger is a backup that is
+        older than the files), what that left is put aside: nothing of it is lost, or taken for ours."""
+        try:
+            os.mkdir(self.path)
+        except FileExistsError:
+            if os.path.lexists(self.outcome):
+                os.rename(self.path, _free(self.path + ".earlier-"))
+                os.mkdir(self.path)
 
     def fill(self, check: Callable[[], object]) -> None:
         """Put the working copy in its place: the spare one, else a new one."""
@@ -203,6 +213,14 @@ def _make(folder: str) -> None:
         pass
     except FileNotFoundError:
         os.makedirs(folder)
+
+
+def _free(start: str) -> str:
+    """`start` and the lowest number that is no file's name yet."""
+    number = 1
+    while os.path.lexists(f"{start}{number}"):
+        number += 1
+    return f"{start}{number}"
 
 
 def _is_empty(folder: str) -> bool:
