@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, Literal, NamedTuple, NoReturn
+from typing import Literal, NamedTuple, NoReturn
 
 from sweepfw.masking import mask
 
@@ -76,10 +76,12 @@ def needles(secrets: Mapping[str, bytes]) -> tuple[bytes, ...]:
     """What must not show of these values, longest first, nothing shorter than 6 bytes.
 
     The value and each of its lines; passwords in addresses, and what keys such as `token` are given; each
-    also as it stands in an address, in JSON, and in base64, wherever in the encoded text it begins.
+    also as it stands in an address, in JSON, in Python's repr, and in base64, wherever in the encoded text it
+    begins.
     """
     plain = {piece for value in secrets.values() for piece in _pieces(value)}
     found = {form for piece in plain for form in _forms(piece)}
+    found.update(line for value in secrets.values() for line in _wrapped(value))
     return tuple(sorted((form for form in found if len(form) >= SHORTEST), key=lambda f: (-len(f), f)))
 
 
@@ -97,15 +99,26 @@ def _forms(piece: bytes) -> Iterator[bytes]:
     import json
     from urllib.parse import quote, quote_plus
 
+    text = piece.decode("utf-8", "surrogateescape")
+    addresses = (quote(piece, safe=""), quote(piece), quote_plus(piece))
+    small = (re.sub("%..", lambda match: match[0].lower(), form) for form in addresses)
+    literals = (json.dumps(text), json.dumps(text, ensure_ascii=False), repr(text), repr(piece)[1:])
     yield piece
-    yield quote(piece, safe="").encode()
-    yield quote(piece).encode()
-    yield quote_plus(piece).encode()
-    text: Any = piece.decode("utf-8", "replace")
-    yield json.dumps(text)[1:-1].encode()
-    yield json.dumps(text, ensure_ascii=False)[1:-1].encode()
+    for form in (*addresses, *small, *(literal[1:-1] for literal in literals)):
+        yield form.encode("utf-8", "surrogateescape")
     for shift in range(3):
         yield from _base64(piece, shift)
+
+
+def _wrapped(value: bytes) -> Iterator[bytes]:
+    """The lines that `base64` and openssl make of a longer value."""
+    from binascii import b2a_base64
+
+    encoded = b2a_base64(value, newline=False)
+    for width in (76, 64):
+        if len(encoded) > width:
+            for at in range(0, min(len(encoded), MOST_LINES * width), width):
+                yield encoded[at : at + width].rstrip(b"=")
 
 
 def _base64(piece: bytes, shift: int) -> Iterator[bytes]:

@@ -113,6 +113,22 @@ def test_json_is_found(text: str) -> None:
         assert mask(told, hidden) == b'{"x": "***"}'
 
 
+@given(VALUES)
+def test_what_python_and_others_make_of_it_is_found(value: bytes) -> None:
+    core = value.strip()
+    hidden = needles({"KEY": core})
+    text = core.decode("utf-8", "surrogateescape")
+    for shown in (repr({"KEY": text}), repr({"KEY": core})):
+        assert mask(shown.encode("utf-8", "surrogateescape"), hidden) in (
+            b"{'KEY': '***'}",
+            b"{'KEY': \"***\"}",
+            b"{'KEY': b'***'}",
+            b"{'KEY': b\"***\"}",
+        )
+    small = re.sub("%..", lambda match: match[0].lower(), quote(core, safe="")).encode()
+    assert mask(small, hidden) == b"***"
+
+
 @given(st.dictionaries(st.text(max_size=5), st.binary(max_size=50), max_size=4))
 def test_longest_first_and_nothing_short(values: dict[str, bytes]) -> None:
     hidden = needles(values)
@@ -127,6 +143,18 @@ def test_lines_and_passwords_of_files() -> None:
     assert shown == b"at ***; ***; ***; x = 1"
     key = b"-----BEGIN KEY-----\nMIIEvQIBADAN\nBgkqhkiG9w0B\n-----END KEY-----\n"
     assert mask(b"  MIIEvQIBADAN\r\n  BgkqhkiG9w0B", needles({"K": key})) == b"  ***\r\n  ***"
+
+
+@pytest.mark.parametrize("width", [76, 64])
+def test_base64_in_lines(width: int) -> None:
+    value = (
+        b"-----BEGIN KEY-----\n" + b"".join(b"%064d\n" % (7**n) for n in range(30)) + b"-----END KEY-----\n"
+    )
+    encoded = base64.b64encode(value)
+    lines = [encoded[at : at + width] for at in range(0, len(encoded), width)]
+    shown = mask(b"\n".join(lines), needles({"KEY": value})).split(b"\n")
+    assert set(shown[:-1]) == {b"***"}
+    assert len(shown[-1]) < 16
 
 
 def test_large_values_are_found_in_pieces() -> None:
