@@ -28,6 +28,7 @@ def torn(scene: Scene, fault: Fault) -> tuple[str, str]:
     chance = random.Random(fault.target)
     name, damage = list(DAMAGES.items())[fault.target % len(DAMAGES)]
     copy = scene.world.root / f"torn-{fault.target}"
+    (copy / "runs" / scene.sweep).mkdir(parents=True)
     _copy(scene, copy)
     damage(copy / ".sweepfw/ledger.db", chance)
     try:
@@ -46,7 +47,7 @@ def _copy(scene: Scene, to: Path) -> None:
         process for process in writers if process.name.startswith("python") and process.send(signal.SIGSTOP)
     ]
     try:
-        (to / ".sweepfw").mkdir(parents=True, mode=0o700)
+        (to / ".sweepfw").mkdir(mode=0o700)
         for file in (scene.world.workspace / ".sweepfw").glob("ledger.db*"):
             shutil.copy(file, to / ".sweepfw" / file.name)
     finally:
