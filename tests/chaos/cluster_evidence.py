@@ -37,6 +37,12 @@ class Strike(NamedTuple):
     def costs(self) -> str:
         return KINDS[self.kind].costs
 
+    @property
+    def trial(self) -> tuple[str, int] | None:
+        """The one that was struck, where it was one."""
+        name, _, number = self.result.removeprefix("trial ").rpartition("/")
+        return (name, int(number)) if self.result.startswith("trial ") else None
+
 
 # -- what was kept ---------------------------------------------------------------------------------------
 
@@ -89,7 +95,8 @@ def struck(strikes: Sequence[Strike], lives: Sequence[Life]) -> list[Struck]:
     for strike in strikes:
         if strike.costs != "nobody":
             host = strike.host if strike.costs == "host" or strike.host != "host1" else None
-            found.append(Struck(strike.kind, strike.began, strike.ended + LEASE + HEARD, host))
+            until = strike.ended + LEASE + HEARD
+            found.append(Struck(strike.kind, strike.began, until, host, strike.trial))
     poison = [life for life in lives if life.kind == "poison"]
     return found + [Struck("poison", each.started, each.started + POISON, each.host) for each in poison]
 
@@ -101,9 +108,8 @@ def may_fail(
     those that were lost again and again, as often as makes a trial poison."""
     found = set()
     for strike in strikes:
-        if strike.kind == "trial-kill" and strike.result.startswith("trial "):
-            name, _, number = strike.result.removeprefix("trial ").rpartition("/")
-            found.add((name, int(number)))
+        if strike.kind == "trial-kill" and strike.trial:
+            found.add(strike.trial)
         if strike.kind == "worker-oom":
             found |= {
                 (life.sweep, life.trial)
@@ -135,8 +141,37 @@ def figures(
         f"sent again after (s, lease {LEASE})": _spread(again),
         "dispatch resumed after a broker fault (s)": _spread(resumed(strikes, lives, "broker")),
         "dispatch resumed after a head fault (s)": _spread(resumed(strikes, lives, "head")),
+        "running when head, ledger or its disk was struck": ", of them not ended well by that attempt: ".join(
+            map(str, through(strikes, lives, sweeps))
+        ),
     }
     return told
+
+
+def through(
+    strikes: Sequence[Strike], lives: Sequence[Life], sweeps: Sequence[Mapping[str, Any]]
+) -> tuple[int, int]:
+    """How many attempts ran while the head was struck, on hosts that nothing else struck meanwhile; and how
+    many of them were lost."""
+    states = {
+        (sweep["sweep"], trial["trial"], one["attempt"]): one["state"]
+        for sweep in sweeps
+        for trial in sweep["trials"]
+        for one in trial["attempts"]
+    }
+    others = struck(strikes, lives)
+    first = {life.key: life.started for life in reversed(lives)}
+    ran = set()
+    for strike in strikes:
+        if not strike.kind.startswith(("head", "ledger", "disk")):
+            continue
+        for life in lives:
+            until = life.ended or first.get((*life.key[:2], life.attempt + 1), float("inf"))
+            here = [each for each in others if each.host in (None, life.host)]
+            excused = any(each.since < until and life.started < each.until for each in here)
+            if life.started < strike.began < until and not excused:
+                ran.add(life.key)
+    return len(ran), sum(states.get(key) in ("lost", "stale", "interrupted") for key in ran)
 
 
 def redispatch(strikes: Sequence[Strike], lives: Sequence[Life]) -> list[float]:

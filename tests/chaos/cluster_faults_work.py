@@ -56,18 +56,29 @@ def trial_kill(bed: Bed, host: Host, detail: float) -> str:
     if not victims:
         return "none ran"
     pid = victims[int(detail * len(victims))]
+    trial = _trial_of(host, pid)
+    return f"trial {trial}" if bed.signal(host, "KILL", pid) else "it had ended"
+
+
+def _trial_of(host: Host, pid: int | str) -> str:
+    """`chaos-1/17`, of one of its processes; nothing where that has ended."""
     told = host.run(["cat", f"/proc/{pid}/environ"], check=False).stdout.split("\0")
     who = dict(word.split("=", 1) for word in told if "=" in word)
-    if not bed.signal(host, "KILL", pid):
-        return "it had ended"
-    return f"trial {who.get('SWEEPFW_SWEEP')}/{who.get('SWEEPFW_TRIAL')}"
+    return f"{who['SWEEPFW_SWEEP']}/{who['SWEEPFW_TRIAL']}" if "SWEEPFW_TRIAL" in who else ""
 
 
 @fault("keeper-kill", "any", "host")
 def keeper_kill(bed: Bed, host: Host, detail: float) -> str:
     """a slot's keeper: kill -9; its trial is lost, its neighbours go on"""
     victims = bed.named(host, "worker", "sweepfw-keeper")
-    return "" if victims and bed.signal(host, "KILL", victims[int(detail * len(victims))]) else "none ran"
+    if not victims:
+        return "none ran"
+    pid = victims[int(detail * len(victims))]
+    bed.signal(host, "STOP", pid)  # so that it is this trial's, and not the next one's
+    children = host.run(["pgrep", "-P", str(pid)], check=False).stdout.split()
+    trial = next(filter(None, (_trial_of(host, child) for child in children)), "")
+    bed.signal(host, "KILL", pid)
+    return f"trial {trial}" if trial else "between two trials"
 
 
 @fault("guardian-kill", "any", "host")
