@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 @options.sites
 def resume(sites: Sites, sweep: str, cancelled: bool, only: str | None, how: Running) -> int:
     """Run what SWEEP lacks: trials that are queued, were interrupted, or wait after a pause."""
+    from sweepfw.cli.leftover import work
     from sweepfw.core.naming import parse_numbers
     from sweepfw.engine.lock import SweepLock
     from sweepfw.ledger.names import unknown_trial
@@ -40,7 +41,9 @@ def resume(sites: Sites, sweep: str, cancelled: bool, only: str | None, how: Run
     numbers = parse_numbers(only) if only is not None else None
     if numbers and numbers[-1] > found.total:
         raise unknown_trial(found.name, numbers[-1], found.total)
-    secrets, cursor = _give_secrets(site, found), _ended(site, found)
+    secrets, cursor = None, _ended(site, found)
+    if cancelled or work(found):  # else nothing is run, and nothing needed
+        secrets = _give_secrets(site, found)
     if cancelled:
         ledger.reopen(found.uid, ["cancelled"], numbers)
     if site.remote:

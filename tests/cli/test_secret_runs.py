@@ -66,7 +66,8 @@ def test_each_verb_reads_them_anew(sweepfw: Run, workspace_folder: Path) -> None
     assert "secrets: KEY, conf, other\n" in sweepfw("plan", "p").stdout
     before = everything(workspace_folder / "runs")
     remove(["other"])
-    for verb in (["retry", "p-1"], ["resume", "p-1"], ["extend", "p-1", "--set", "n=3"]):
+    assert sweepfw("resume", "p-1").returncode == 0  # there is nothing to run
+    for verb in (["retry", "p-1"], ["resume", "p-1", "--cancelled"], ["extend", "p-1", "--set", "n=3"]):
         done = sweepfw(*verb)
         assert (done.returncode, done.stderr.count("\n")) == (2, 1), verb
         assert "the secret other is needed and not stored" in done.stderr
@@ -74,12 +75,13 @@ def test_each_verb_reads_them_anew(sweepfw: Run, workspace_folder: Path) -> None
     assert '"counts": {"succeeded": 1, "failed": 1}' in sweepfw("show", "p-1", "--json").stdout
     store("other", b"-changed\n")
     done = sweepfw("retry", "p-1")
+    assert sweepfw("run", "p", "--only", "1", "--name", "q").returncode == 1
     assert "failed: exit 3" in done.stdout  # it got the changed one
     store("conf", b"key-of-the-test-changed\n")
     assert sweepfw("extend", "p-1", "--set", "n=3").returncode == 1
     assert "key ***" in sweepfw("logs", "p-1/3").stdout
     (state_home() / "secrets/conf").chmod(0o644)
-    done = sweepfw("retry", "p-1")
+    done = sweepfw("resume", "q")
     assert done.returncode == 2
     assert "chmod 600" in done.stderr
 
