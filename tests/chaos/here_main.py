@@ -123,8 +123,9 @@ def _judged(world: World, scene: Scene, report: Report) -> list[invariants.Breac
         "witnesses": f"{len(told)} starts, {sum(life.ended is not None for life in told)} ends",
         "samples of `ls`": len(scene.samples),
     }
-    if scene.waits:
-        middle, worst = statistics.median(scene.waits), max(scene.waits)
+    after = [[life.started - death for life in told if life.started > death] for death in scene.deaths]
+    if waits := [min(each) for each in after if each]:
+        middle, worst = statistics.median(waits), max(waits)
         report.figures["trials start again after a death"] = f"{middle:.2f} s, at worst {worst:.2f} s"
     return breaches
 

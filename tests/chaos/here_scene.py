@@ -28,11 +28,10 @@ class Scene:
         self.struck: list[Struck] = []
         self.reopened: set[tuple[str, int]] = set()
         self.cancelled: set[tuple[str, int]] = set()
-        self.waits: list[float] = []  # seconds from a death to the next trial's start
+        self.deaths: list[float] = []  # of runs, against everybody's will
         self.samples: list[Sample] = []  # what `ls` said meanwhile
         self.clock_jumped = False
         self.stopped_at: int | None = None  # how many had begun when somebody stopped the sweep
-        self._deaths: list[tuple[float, int]] = []  # when, and how many trials had begun
 
     # -- what faults use -------------------------------------------------------------------------------
 
@@ -42,7 +41,7 @@ class Scene:
 
     def died(self) -> None:
         """The run is over against everybody's will; we see when trials start again."""
-        self._deaths.append((time.monotonic(), self.world.starts()))
+        self.deaths.append(time.monotonic())
 
     def tell(self, fault: Fault, victim: str, result: str) -> None:
         at = time.monotonic() - self.began
@@ -90,11 +89,9 @@ class Scene:
             time.sleep(0.02)
 
     def _note(self, starts: int) -> None:
-        """Trials start: so a stop is over, and so is what followed a death."""
+        """Trials start: so what was stopped is queued again."""
         if self.stopped_at is not None and starts > self.stopped_at:
             self.stopped_at = None
-        while self._deaths and starts > self._deaths[0][1]:
-            self.waits.append(time.monotonic() - self._deaths.pop(0)[0])
 
     def finish(self) -> None:
         """What a person does until all have their ends: resume what is left, retry what the faults broke."""
