@@ -17,7 +17,8 @@ from typing import Any
 import cluster_evidence as evidence
 import report
 import witness
-from cluster_bed import Bed, kill_often, made
+from cluster_bed import Bed, made
+from cluster_restarts import kill_often, lose_ssh
 from cluster_scene import Options, Scene
 from invariants import Breach, Story, judge
 
@@ -32,6 +33,8 @@ def run(options: Options, folder: Path, say: Callable[[str], object] = print) ->
         bed.patience = min(1.0, options.seconds / 300)
         chance = random.Random(options.seed + 2)
         told.notes += kill_often(bed, ("infra", "up"), options.restarts, 25, chance)
+        if options.restarts:
+            told.notes.append(lose_ssh(bed, ("infra", "up"), 15, chance))
         bed.site.sweepfw("infra", "up")
         say(f"{options.hosts} hosts and a deployment are up after {time.monotonic() - begun:.0f} s")
         with Scene(bed, options, say) as scene:

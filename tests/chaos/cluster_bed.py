@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import io
 import json
-import random
 import shlex
 import shutil
 import subprocess
 import tarfile
 import time
 from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -270,25 +269,3 @@ def make_base(host: Host, folder: Path) -> None:
     done = subprocess.run(call, input=packed.getvalue(), capture_output=True, timeout=120)
     if done.returncode != 0:
         raise AssertionError(f"{shlex.join(call)}: {done.stderr.decode()}")
-
-
-# -- up and down, killed again and again -----------------------------------------------------------------
-
-
-def kill_often(bed: Bed, words: tuple[str, ...], times: int, most: float, chance: random.Random) -> list[str]:
-    """Begin the command and kill it, so many times, each at a random moment; what was done, in words."""
-    found = []
-    for _ in range(times):
-        after = chance.uniform(0.3, most)
-        process = bed.site.start(*words)
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(after)
-        ended = process.poll()
-        process.kill()
-        process.communicate()
-        found.append(
-            f"{shlex.join(words)}: " + (f"ended {ended}" if ended is not None else f"killed at {after:.1f} s")
-        )
-        if ended == 0:
-            break
-    return found

@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,7 +21,7 @@ from witness import Life
 
 SHARES = {"fail": 3, "signal": 2, "daemon": 6, "deaf": 4, "memory": 1, "disk": 0.1, "poison": 0.1}
 USUAL = 60.0  # seconds of faults, for a hundred trials
-PATIENCE = 240.0  # seconds in which what is left ends, after all is healed
+PATIENCE = 180.0  # seconds without any progress, after all is healed: then it is stuck
 LOOK = 4.0  # seconds between two looks at what is said of the sweep
 PROJECT = "environment: inherit\ncheckpoint_every: 1s\n"
 
@@ -138,16 +137,18 @@ class Scene:
         self.bed.site.sweepfw("infra", "up", *without, code=None, seconds=200)
 
     def wait_for_the_end(self) -> None:
-        """Of all sweeps. Those that don't reach it are judged as they are."""
-        with suppress(AssertionError):
-            self.bed.until(self._done, PATIENCE, "the sweeps' ends")
+        """Of all sweeps. Those that get no further are judged as they are."""
+        last, since = "", time.monotonic()
+        while time.monotonic() - since < PATIENCE:
+            found = self.bed.told("ls") or []
+            if found and all(sweep["state"] in ("done", "stopped", "paused") for sweep in found):
+                break
+            if found and (now := str([sweep["counts"] for sweep in found])) != last:
+                last, since = now, time.monotonic()
+            time.sleep(1)
         self.bed.heal()
         self.bed.site.sweepfw("infra", "up", code=None, seconds=200)
         time.sleep(2 * LOOK)  # who was away hears what became of its trials
-
-    def _done(self) -> bool:
-        found = self.bed.told("ls")
-        return bool(found) and all(sweep["state"] in ("done", "stopped", "paused") for sweep in found)
 
     # -- beside it -------------------------------------------------------------------------------------
 

@@ -1,0 +1,81 @@
+"""What the lab's side of chaos makes of faults and lives; with a lab: test_chaos_lab.py."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import cluster_evidence as evidence
+from cluster_bed import LEASE
+from cluster_evidence import Strike
+from cluster_faults import KINDS
+from schedule import Fault
+from witness import Life
+
+
+def life(
+    trial: int, attempt: int, host: str, started: float, ended: float | None, case: str = "calm 1 1"
+) -> Life:
+    return Life("s", trial, attempt, host, 1, case, f"{trial}.{attempt}", started, 0.0, 0, ended, exit=0)
+
+
+def strike(kind: str, host: str, began: float, ended: float, result: str = "") -> Strike:
+    return Strike(Fault(began, kind, 0, 0.5), host, began, ended, result)
+
+
+def sweep(*states: str, reason: str = "") -> dict[str, Any]:
+    attempts = [{"attempt": n, "state": state} for n, state in enumerate(states, 1)]
+    return {"sweep": "s", "trials": [{"trial": 1, "state": "failed", "reason": reason, "attempts": attempts}]}
+
+
+def test_every_kind_says_what_it_does_and_where() -> None:
+    assert len(KINDS) >= 40
+    assert all(kind.what and kind.costs in ("nobody", "host", "all") for kind in KINDS.values())
+    here = {name for name, kind in KINDS.items() if kind.where == "head"}
+    assert {name for name in KINDS if name.startswith(("head", "ledger", "disk", "broker", "tunnel"))} <= here
+
+
+def test_whom_a_fault_excuses() -> None:
+    found = evidence.struck(
+        [
+            strike("worker-kill", "host2", 10, 11),
+            strike("head-kill", "host1", 20, 21),
+            strike("keeper-kill", "host3", 30, 31, "trial s/7"),
+            strike("cable-out-long", "host1", 40, 60),
+            strike("cable-out-long", "host2", 70, 90),
+        ],
+        [life(1, 1, "host3", 5, None, "poison 1 1")],
+    )
+    told = [(each.kind, each.host, each.trial) for each in found]
+    assert told == [
+        ("worker-kill", "host2", None),
+        ("keeper-kill", "host3", ("s", 7)),  # and none of its neighbours
+        ("cable-out-long", None, None),  # the head's: all are cut off
+        ("cable-out-long", "host2", None),
+        ("poison", "host3", None),
+    ]
+    assert found[0].since == 10 and found[0].until >= 11 + LEASE
+
+
+def test_who_may_fail_for_good() -> None:
+    killed = strike("trial-kill", "host1", 10, 11, "trial s/3")
+    assert evidence.may_fail([killed], [], []) == {("s", 3)}
+    lost = ["lost"] * 4
+    assert evidence.may_fail([], [], [sweep(*lost, reason="host lost")]) == {("s", 1)}
+    assert evidence.may_fail([], [], [sweep(*lost[1:], reason="host lost")]) == set()
+    assert evidence.may_fail([], [], [sweep(*lost, reason="exit 3")]) == set()
+
+
+def test_how_soon_a_trial_is_sent_again() -> None:
+    lives = [life(1, 1, "host2", 5, None), life(2, 1, "host2", 6, 9), life(1, 2, "host1", 25, 30)]
+    assert evidence.redispatch([strike("host-reboot", "host2", 10, 12)], lives) == [15]
+    assert evidence.redispatch([strike("head-kill", "host1", 10, 12)], lives) == []
+    assert evidence.resumed([strike("broker-kill", "host1", 10, 12)], lives, "broker") == [13]
+
+
+def test_what_ran_through_a_fall_of_the_head() -> None:
+    fall = strike("head-kill", "host1", 10, 12)
+    lives = [life(1, 1, "host2", 5, 15), life(2, 1, "host3", 5, 15), life(3, 1, "host3", 11, 15)]
+    assert evidence.through([fall], lives, [sweep("succeeded")]) == (2, 0)
+    assert evidence.through([fall], lives, [sweep("lost")]) == (2, 1)
+    other = strike("worker-kill", "host2", 11, 12)  # explains what became of the first
+    assert evidence.through([fall, other], lives, [sweep("lost")]) == (1, 0)
