@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -235,6 +236,32 @@ def test_folders_deeper_than_any_path(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+# Python tells of every folder that is about to be opened: the worst moment for it to become a link.
+SWAP = """
+import os, sys
+from sweepfw.trial.guard.removal import remove
+top, away = sys.argv[1:]
+def swap(event, words):
+    global swapped
+    if not swapped and event in ("open", "os.scandir") and os.path.basename(str(words[0])) == "a":
+        swapped = True
+        os.rename(f"{top}/a", f"{top}/mine")
+        os.symlink(away, f"{top}/a")
+swapped = False
+sys.addaudithook(swap)
+remove(top)
+assert swapped
+"""
+
+
+def test_a_folder_that_becomes_a_link_just_before_it_is_opened(tmp_path: Path) -> None:
+    (tmp_path / "away/inner").mkdir(parents=True)
+    (tmp_path / "away/inner/kept").touch()
+    (tmp_path / "top/a/inner").mkdir(parents=True)
+    subprocess.run([sys.executable, "-c", SWAP, tmp_path / "top", tmp_path / "away"], check=True, timeout=60)
+    assert not (tmp_path / "top").exists() and (tmp_path / "away/inner/kept").exists()
+
+
 def test_a_folder_that_becomes_a_link_while_it_is_removed(tmp_path: Path) -> None:
     """Somebody swaps it with a link to a folder outside, again and again."""
     away = tmp_path / "away"
@@ -259,14 +286,12 @@ def test_a_folder_that_becomes_a_link_while_it_is_removed(tmp_path: Path) -> Non
     thread.start()
     try:
         for _ in range(150):
-            for folder in ("a", "b"):
-                (tmp_path / "top" / folder).mkdir(parents=True, exist_ok=True)
-            for n in range(30):
-                (tmp_path / f"top/b/{n}").touch()
-            try:
+            with suppress(OSError):  # who swaps is at work in it, also while we fill it
+                for folder in ("a", "b"):
+                    (tmp_path / "top" / folder).mkdir(parents=True, exist_ok=True)
+                for n in range(30):
+                    (tmp_path / f"top/b/{n}").touch()
                 remove(str(tmp_path / "top"))
-            except OSError:
-                continue  # who swaps is at work in it, for longer than we try
     finally:
         ended.set()
         thread.join()
