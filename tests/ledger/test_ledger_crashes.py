@@ -104,6 +104,7 @@ class Crashes(RuleBasedStateMachine):
         self.flight: list[Callable[[], None]] = []  # calls on their way
         self.grants: dict[str, Grant] = {}  # by token, of those that were heard
         self.hosts: dict[str, str] = {}
+        self.claimed = 0
         self.claims: dict[str, str] = {}  # claim id -> token
         self.heard: dict[str, float] = {}  # token -> when it last gave a sign of life
         self.receipts: dict[str, Receipt] = {}
@@ -150,11 +151,19 @@ class Crashes(RuleBasedStateMachine):
 
     # -- what workers ask ------------------------------------------------------------------------------
 
-    @rule(host=st.sampled_from(HOSTS), data=st.data())
-    def claim(self, host: str, data: st.DataObject) -> None:
-        trial = data.draw(st.sampled_from(self.trials))
-        claim_id = f"{host}{len(self.claims)}.{len(self.flight)}.{self.boots}.{self.clock.now}"
-        self.flight.append(partial(self._claim, self.workers[host], trial, claim_id))
+    @rule(host=st.sampled_from(HOSTS), data=st.data(), late=st.booleans())
+    def claim(self, host: str, data: st.DataObject, late: bool) -> None:
+        self.begin(host, data.draw(st.sampled_from(self.trials)), late=late)
+
+    def begin(self, host: str, trial: int, *, late: bool = False) -> None:
+        self.claimed += 1
+        self.send(partial(self._claim, self.workers[host], trial, f"{self.claimed}"), late=late)
+
+    def send(self, call: Callable[[], None], *, late: bool) -> None:
+        """It comes at once, or when its time has come."""
+        self.flight.append(call)
+        if not late:
+            self._arrive(len(self.flight) - 1, again=False)
 
     def _claim(self, worker: Worker, trial: int, claim_id: str) -> None:
         ended = self.ended(trial)
@@ -169,7 +178,9 @@ class Crashes(RuleBasedStateMachine):
     @precondition(lambda self: self.grants)
     @rule(data=st.data())
     def renew(self, data: st.DataObject) -> None:
-        token = data.draw(st.sampled_from(sorted(self.grants)))
+        self.check_renewal(data.draw(st.sampled_from(list(self.grants))))
+
+    def check_renewal(self, token: str) -> None:
         newest = self.newest(token)
         answer = self.ask_quietly(lambda: self.head.door(self.hosts[token]).renew(token))
         if answer == "go on":
@@ -177,10 +188,11 @@ class Crashes(RuleBasedStateMachine):
             self.heard[token] = self.clock.now
 
     @precondition(lambda self: self.grants)
-    @rule(data=st.data(), state=st.sampled_from(["succeeded", "succeeded", "failed", "interrupted"]))
-    def finish(self, data: st.DataObject, state: str) -> None:
-        token = data.draw(st.sampled_from(sorted(self.grants)))
-        self.flight.append(partial(self._finish, token, Outcome(state, "r", again=state == "interrupted")))
+    @rule(data=st.data(), state=st.sampled_from(["succeeded", "failed", "interrupted"]), late=st.booleans())
+    def finish(self, data: st.DataObject, state: str, late: bool) -> None:
+        token = data.draw(st.sampled_from(list(self.grants)))
+        outcome = Outcome(state, "r", again=state == "interrupted")
+        self.send(partial(self._finish, token, outcome), late=late)
 
     def _finish(self, token: str, outcome: Outcome) -> None:
         newest, before = self.newest(token), self.receipts.get(token)
@@ -192,7 +204,7 @@ class Crashes(RuleBasedStateMachine):
     @precondition(lambda self: self.grants)
     @rule(data=st.data(), part=st.sampled_from([(0, 11), (11, len(LOG)), (0, len(LOG))]))
     def print_some(self, data: st.DataObject, part: tuple[int, int]) -> None:
-        token = data.draw(st.sampled_from(sorted(self.grants)))
+        token = data.draw(st.sampled_from(list(self.grants)))
         self.flight.append(partial(self._append, token, *part))
 
     def _append(self, token: str, start: int, end: int) -> None:
@@ -206,7 +218,10 @@ class Crashes(RuleBasedStateMachine):
     @rule(data=st.data(), again=st.booleans())
     def arrive(self, data: st.DataObject, again: bool) -> None:
         """Any call that is on its way, which may come once more."""
-        call = self.flight.pop(data.draw(st.integers(0, len(self.flight) - 1)))
+        self._arrive(data.draw(st.integers(0, len(self.flight) - 1)), again=again)
+
+    def _arrive(self, number: int, *, again: bool) -> None:
+        call = self.flight.pop(number)
         try:
             call()
         except LostError:
@@ -244,6 +259,24 @@ class Crashes(RuleBasedStateMachine):
         for _ in range(steps):
             self.clock.now += STEP
             self.reap()
+
+    @precondition(lambda self: self.grants)
+    @rule(data=st.data())
+    def renew_and_wait(self, data: st.DataObject) -> None:
+        """Longer than a lease, and never silent for as long."""
+        token = data.draw(st.sampled_from(list(self.grants)))
+        for _ in range(7):
+            self.check_renewal(token)
+            self.time_passes(1)
+
+    @precondition(lambda self: self.grants)
+    @rule(data=st.data())
+    def fall_silent(self, data: st.DataObject) -> None:
+        """For longer than a lease; another claims its trial, and then its end comes."""
+        token = data.draw(st.sampled_from(list(self.grants)))
+        self.time_passes(7)
+        self.begin(HOSTS[self.hosts[token] == HOSTS[0]], self.grants[token].trial)
+        self.send(partial(self._finish, token, Outcome("succeeded")), late=data.draw(st.booleans()))
 
     @rule()
     def sleep(self) -> None:
@@ -323,6 +356,9 @@ def test_what_has_its_success_is_granted_to_nobody(ledger, uid, take, worker) ->
 def test_the_promises_hold_whatever_dies_comes_late_or_twice(http: bool) -> None:
     machine = type("Machine", (Crashes,), {"http": http})
     machine.TestCase.settings = settings(
-        max_examples=40, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck)
+        max_examples=30 if http else 60,
+        stateful_step_count=40,
+        deadline=None,
+        suppress_health_check=list(HealthCheck),
     )
     machine.TestCase("runTest").runTest()
