@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import runpy
 import signal
 import time
 
 from here_scene import Scene
+from here_world import REPOSITORY
 from schedule import Fault
 
 REACHED = 10.0  # seconds for a run to come to the point; then it is killed there where it is
@@ -72,9 +74,8 @@ def submit(scene: Scene, fault: Fault) -> tuple[str, str]:
 
 
 def _point(fault: Fault, prefixes: tuple[str, ...]) -> str:
-    from sweepfw.crash import POINTS
-
-    names = [name for name in POINTS if name.startswith(prefixes)]
+    points = runpy.run_path(str(REPOSITORY / "sweepfw/crash.py"))["POINTS"]
+    names = [name for name in points if name.startswith(prefixes)]
     name = names[fault.target % len(names)]
     passes = 1 + int(fault.detail * 8) if name.startswith(OFTEN) else 1
     return f"{name}:{passes}"

@@ -17,7 +17,7 @@ from typing import Any
 
 import ledger_model
 import witness
-from here_processes import ours
+from here_processes import look, ours
 from here_scene import Scene
 from schedule import Fault
 
@@ -42,10 +42,10 @@ def torn(scene: Scene, fault: Fault) -> tuple[str, str]:
 
 def _copy(scene: Scene, to: Path) -> None:
     """Ledger, log and index, while nobody writes."""
-    writers = [process for process in ours(scene.world.root) if process.state != "T"]
-    frozen = [
-        process for process in writers if process.name.startswith("python") and process.send(signal.SIGSTOP)
-    ]
+    run = scene.world.run
+    writers = {process for process in ours(scene.world.root) if process.name.startswith("python")}
+    writers |= {process for process in [run and look(run.process.pid)] if process}  # its memory is its own
+    frozen = [process for process in writers if process.state != "T" and process.send(signal.SIGSTOP)]
     try:
         (to / ".sweepfw").mkdir(mode=0o700)
         for file in (scene.world.workspace / ".sweepfw").glob("ledger.db*"):

@@ -91,7 +91,7 @@ class World:
             if not name.startswith(("SWEEPFW_", "VIRTUAL_ENV", "CONDA_", "CUDA_"))
         }
         return kept | {
-            "PYTHONPATH": str(REPOSITORY),
+            "PYTHONPATH": os.pathsep.join([str(REPOSITORY), *filter(None, [os.environ.get("PYTHONPATH")])]),
             "XDG_STATE_HOME": str(self.root / "state"),
             "TMPDIR": str(self.root),
             "CUDA_VISIBLE_DEVICES": "",
