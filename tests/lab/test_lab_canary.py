@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -140,8 +141,8 @@ def test_none_gets_out_on_a_deployment(site: Site, cage: Cage, canaries: Canarie
     told("infra status", code=1)  # Flower was stopped, to see what it saves
     told("infra logs head head")
     assert told("logs p-1/3").count("***") > 4 * 15
-    for host in lab.hosts:
-        look_at_host(site, host, cage)
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(lambda host: look_at_host(site, host, cage), lab.hosts))
     told("infra down --yes")
     state = site.folder / "state"
     kept = state / "sweepfw" / "secrets"
@@ -187,7 +188,19 @@ def look_at_host(site: Site, host: Host, cage: Cage) -> None:
         cage, host, f"volumes of {host.name}", "/var/lib/docker/volumes", "/var/lib/docker/containers"
     )
     assert kept == (host.name == "host1"), "values lie on the head, and on no worker"
-    search(cage, host, f"layers of {host.name}", "/var/lib/docker/overlay2", "/var/lib/docker/image")
+    search(cage, host, f"layers of {host.name}", "/var/lib/docker/image", *layers(host))
+
+
+def layers(host: Host) -> set[str]:
+    """The folders of all that was built here, and of what containers wrote; not of what was there before."""
+
+    def folders(*names: str) -> set[str]:
+        shape = "{{.GraphDriver.Data.UpperDir}}:{{.GraphDriver.Data.LowerDir}}"
+        told = host.run(["docker", "inspect", "-f", shape, *names]).stdout
+        return {folder for folder in told.replace("\n", ":").split(":") if folder.startswith("/")}
+
+    ids = host.run(["sh", "-c", "docker ps -aq; docker images -q"]).stdout.split()
+    return folders(*ids) - folders(Lab.base, Lab.rabbitmq)
 
 
 def search(cage: Cage, host: Host, kind: str, *folders: str) -> bool:
