@@ -9,6 +9,7 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pexpect
@@ -188,3 +189,29 @@ def test_json_is_exact(tmp_path: Path) -> None:
         "--v=\u202egnp\u2066\u200b",
         "--v=a\nb\tc",
     ]
+
+
+def test_the_picture_of_a_deployment() -> None:
+    """`infra status`, where hosts, head and workers tell NASTY of themselves."""
+    from sweepfw.cli.infra_status import picture
+    from sweepfw.cli.terminal import Screen
+    from sweepfw.core.deployment import Advert, Deployment, HeadStatus, Host, WorkerStatus
+    from sweepfw.core.gpus import Gpu
+    from sweepfw.fleet.remains import Container, Remains
+    from sweepfw.fleet.status import HostStatus, Status, to_json
+
+    worker = WorkerStatus(
+        Worker(NASTY, "boot"), Advert(cpus=1, slots=1, version=NASTY, python=NASTY), True, 1.0, False,
+        ((NASTY, 1, 1, NASTY),),
+    )  # fmt: skip
+    remains = Remains(
+        NASTY, NASTY, True, NASTY, False, (Container(NASTY, NASTY, NASTY, NASTY, NASTY),), (NASTY,), (NASTY,),
+        gpus=(Gpu(0, NASTY, NASTY, 1, 1, (7,)),), disk_free=1,
+    )  # fmt: skip
+    head = HeadStatus("lab", "u", NASTY, 0.0, False, 1, 1, 1, (worker,), {"unmet": {NASTY: NASTY}})
+    hosts = (HostStatus("h", ("worker",), remains, worker=worker), HostStatus("i", ("worker",), None, NASTY))
+    status = Status(Deployment("lab", (Host("h", "h"), Host("i", "i")), "h", ("h", "i")), "u", hosts, head)
+    shown = "\n".join(picture(status, Screen(120, True), 1.0))
+    assert "\\x1b]0;pwned" in harmless(shown.encode())
+    harmless("\n".join(picture(replace(status, head=None, problem=NASTY), Screen(None, False), 1.0)).encode())
+    assert json.loads(json.dumps(to_json(status)))["hosts"][1]["problem"] == NASTY
