@@ -114,4 +114,4 @@ def arguments(takes: Mapping[str, Form], known: Known) -> st.SearchStrategy[dict
     wrong = st.fixed_dictionaries(
         {}, optional={name: right[name] | JSON for name in [*takes, "more"] if name in right}
     )
-    return true | valid | true | wrong
+    return true | true | true | valid | wrong
