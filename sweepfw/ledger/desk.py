@@ -79,7 +79,7 @@ class Desk(Protocol):
 
     def put_secrets(self, uid: str, values: Mapping[str, bytes]) -> None:
         """Keep the values that the sweep's trials get, instead of those before; none: keep none. Also for a
-        sweep that is yet to be submitted. SweepError for names that can't be, and for more than there may be."""
+        sweep that is yet to be submitted. SweepError for names that can't be, and for too much."""
         ...
 
     def secrets(self, token: str) -> Secrets:
