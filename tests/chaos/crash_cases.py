@@ -7,7 +7,8 @@ from typing import NamedTuple
 
 
 class Case(NamedTuple):
-    """`verb` is struck at the N-th pass of `point`, after `before`; `after` is what finishes it."""
+    """`verb` is struck at the N-th pass of `point`, after `before` (`crash POINT VERB`: that is struck, too);
+    `after` is what finishes it."""
 
     point: str
     verb: str = "run p -q -j 2"
@@ -16,12 +17,16 @@ class Case(NamedTuple):
     passes: int = 1
 
     @property
+    def points(self) -> set[str]:
+        """All at which something dies."""
+        return {self.point, *(words.split()[1] for words in self.before if words.startswith("crash "))}
+
+    @property
     def id(self) -> str:
         return f"{self.point}:{self.passes}"
 
 
 AGAIN = ("run p -q",)
-CODE = "run code -q"
 HIDDEN = "run hidden -q -j 2"
 
 # One machine: the command line, its guardian and keepers.
@@ -35,9 +40,12 @@ HERE = (
     Case("run.submitted"),
     Case("run.held"),
     Case("run.opened"),
-    Case("environment.built", verb=CODE, after=("resume code-1 -q",)),
-    Case("environment.ready", verb=CODE, after=("resume code-1 -q",)),
-    Case("environment.agreed", verb=CODE, after=("resume code-1 -q",)),
+    Case(  # one after the other: to build an environment takes seconds
+        "environment.agreed",
+        verb="resume code-1 -q",
+        after=("resume code-1 -q",),
+        before=("crash environment.built run code -q", "crash environment.ready resume code-1 -q"),
+    ),
     Case("record.annotated"),
     Case("record.yml"),
     Case("claim.rows", passes=2),

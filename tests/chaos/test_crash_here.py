@@ -64,7 +64,9 @@ class World:
             return done
         if first == "crash":
             point, _, rest = rest.partition(" ")
-            return self.strike(f"{point}:1", rest)
+            done = self.strike(f"{point}:1", rest)
+            assert done.returncode == -9, f"{rest} never came by {point}: {done.stdout}{done.stderr}"
+            return done
         return self.sweepfw(*words.split())
 
     def strike(self, told: str, verb: str) -> subprocess.CompletedProcess[str]:
