@@ -59,6 +59,24 @@ def _kill(scene: Scene, fault: Fault, *, cli: bool = False, guard: bool = False)
     return f"pid {run.process.pid}", f"exit {code}"
 
 
+def _kill_frozen(scene: Scene, fault: Fault) -> tuple[str, str]:
+    """While its guardian lives, frozen, nobody else may run the sweep: resume says so. Then it wakes."""
+    guard, run = _choose(scene, fault, "guard"), scene.world.run
+    if guard is None or run is None:
+        return "nobody", "no guardian was there"
+    since = time.monotonic()
+    guard.send(signal.SIGSTOP)
+    run.process.kill()
+    scene.ended(60)
+    told = scene.world.call("resume", scene.sweep, "-q", "-j", str(scene.world.jobs))
+    if told.returncode != 75 and guard.send(signal.SIGSTOP):
+        scene.world.complaints.append(f"resume beside a frozen guardian ended with {told.returncode}")
+    guard.send(signal.SIGCONT)
+    scene.hit(fault.kind, since)
+    scene.died()
+    return f"guard {guard.pid}", f"resume: exit {told.returncode}"
+
+
 def _kill_keeper(scene: Scene, fault: Fault) -> tuple[str, str]:
     """Costs the trial that it keeps, if any, and no other."""
     keeper = _choose(scene, fault, "keeper")
@@ -198,6 +216,7 @@ KINDS = {
     "kill-cli": "kill -9 of the command line that runs the sweep",
     "kill-guard": "kill -9 of its guardian",
     "kill-both": "kill -9 of both in the same instant",
+    "kill-frozen": "kill -9 of the command line while its guardian is frozen: resume waits for that",
     "kill-keeper": "kill -9 of one keeper: costs one attempt at most",
     "kill-trial": "kill -9 of a trial: it fails, and is retried",
     "interrupt": "Ctrl-C, SIGTERM or SIGHUP, some twice",
@@ -222,6 +241,7 @@ BLOWS: dict[str, Blow] = {
     "kill-cli": _kill_cli,
     "kill-guard": _kill_guard,
     "kill-both": _kill_both,
+    "kill-frozen": _kill_frozen,
     "kill-keeper": _kill_keeper,
     "kill-trial": _kill_trial,
     "interrupt": _interrupt,
