@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import shutil
+import signal
 import statistics
 import subprocess
 import sys
@@ -131,4 +132,5 @@ def _judged(world: World, scene: Scene, report: Report) -> list[invariants.Breac
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that nothing is left of us either
     sys.exit(main())
