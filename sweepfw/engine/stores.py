@@ -91,12 +91,15 @@ class Stores:
 
     def _with(self, key: tuple[str, str], job: Job, secrets: Secrets) -> Job:
         """The same job as long as the values are the same, so that keepers are told of it once."""
-        with self._lock:
-            given = self._given.get(key)
-            if given is None or given[0] != secrets:
-                setup = job.setup._replace(secrets=hidden(job.spec.secrets, secrets))
-                given = self._given[key] = (secrets, job._replace(setup=setup))
-            return given[1]
+        given = self._given.get(key)
+        if given is None or given[0] != secrets:
+            # Not with the lock held: what is to be masked of large files takes seconds to find.
+            setup = job.setup._replace(secrets=hidden(job.spec.secrets, secrets))
+            with self._lock:
+                given = self._given.get(key)
+                if given is None or given[0] != secrets:
+                    given = self._given[key] = (secrets, job._replace(setup=setup))
+        return given[1]
 
     def _wait(self, key: tuple[str, str], sweep: Sweep, stopped: Callable[[], bool], secrets: Secrets) -> Job:
         with self._lock:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -154,7 +155,8 @@ def test_none_gets_out_on_a_deployment(site: Site, cage: Cage, canaries: Canarie
             cage, host, "host afterwards", "/home", "/root", "/tmp", "/var/tmp", "/run", "/etc", "/dev/shm"
         )
     cage.empty()
-    wanted = {"messages", "ps", "environments", "command line", "flower", "workspace"}
+    wanted = {"messages", "ps", "environments", "command line", "flower", "flower.db", "ledger.db"}
+    wanted |= {"workspace"}
     wanted |= {f"{kind} of {host.name}" for host in lab.hosts for kind in ("inspect", "layers", "volumes")}
     assert cage.seen >= wanted, wanted - cage.seen
 
@@ -211,5 +213,7 @@ def search(cage: Cage, host: Host, kind: str, *folders: str) -> bool:
     kept = [row for row in rows if "/_data/.sweepfw/secrets/" in row]
     for row in rows:
         if row not in kept:
-            cage.look(kind, host.name, row.replace(IN_AN_IMAGE, cage.control))
+            cage.look(kind, f"{host.name} {row}", row.replace(IN_AN_IMAGE, cage.control))
+            if match := re.search(r"/_data/(?:.*/)?(flower|ledger)\.db[^/]*:", row):
+                cage.look(f"{match[1]}.db", host.name, row)
     return bool(kept)
