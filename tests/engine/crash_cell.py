@@ -17,10 +17,11 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import worker_lab
 from broker_lab import Broker
 from crash_cases import Case
 from test_head_whole import HeadProcess
-from worker_lab import START, TOKENS, WorkerLab, until
+from worker_lab import START, TOKENS, WorkerLab
 
 from sweepfw import crash
 from sweepfw import snapshot as snapshots
@@ -37,6 +38,14 @@ MUCH = f"{LITTLE}; seq 1 30000; for n in 1 2 3; do head -c 50000 /dev/zero > $SW
 SAVING = f"{LITTLE}; echo 1 > $SWEEPFW_CHECKPOINT/n; sleep 2.5"
 MOVED = f'[ $i = 2 ] || [ "$(cat $SWEEPFW_CHECKPOINT/n)" = 17 ] || exit 4; {LITTLE}'
 B = Worker("b", "b0b0")  # a boot of nobody's
+
+
+def until(told: Callable[[], object], seconds: float = 30, what: object = "") -> None:
+    """As the lab's; `what` may be a call that tells how things stand by then."""
+    try:
+        worker_lab.until(told, seconds)
+    except AssertionError:
+        raise AssertionError(f"not within {seconds} s: {what() if callable(what) else what}") from None
 
 
 class Restarted:
