@@ -49,6 +49,7 @@ class Station:
         self._berths, self._stores, self._busy, self._foreign = berths, stores, busy, foreign
         self._lock = threading.Condition()  # guards all below; notified when a call of `run` ends
         self._running: dict[str, Running] = {}
+        self._telling: dict[str, Running] = {}  # they ended, and the head does not know yet
         self._inside = 0  # calls of `run`
         self._orders = 0  # how many times there were orders
         self._doomed: set[str] = set()  # names of sweeps whose files go when nothing of them runs
@@ -117,7 +118,7 @@ class Station:
             f"{trial}/{grant.attempt}",
             self._worker.host,
             before=checkpoint.end,
-            release=lambda: self._leave(grant.token, berth),
+            release=lambda: self._leave(running, berth),
         )
         running = Running(grant, sweep, self._keeper(berth.slot), checkpoint, reporting)
         self._enter(running, orders)
@@ -125,7 +126,9 @@ class Station:
             if job := self._prepare(running):
                 checkpoint.drop(self._conduct(running, job, berth.slot))
         finally:
-            self._leave(grant.token, berth)
+            self._leave(running, berth)
+            with self._lock:
+                del self._telling[grant.token]
         return reporting.told
 
     def _enter(self, running: Running, orders: int) -> None:
@@ -138,9 +141,13 @@ class Station:
         if missed:  # an order that came since the claim was not seen to be for it
             self.renew(grant.token)
 
-    def _leave(self, token: str, berth: Berth) -> None:
+    def _leave(self, running: Running, berth: Berth) -> None:
+        """Its slot is free. It keeps its lease until its end is told: where the head's disk is full, or the
+        line slow, that takes long."""
+        token = running.grant.token
         with self._lock:
             self._running.pop(token, None)
+            self._telling[token] = running
         berth.give()
 
     def _prepare(self, running: Running) -> Job | None:
@@ -212,6 +219,11 @@ class Station:
         """Those that run here now."""
         with self._lock:
             return list(self._running.values())
+
+    def leased(self) -> list[Running]:
+        """Those of which the head is to hear that they live: also where their end is on its way."""
+        with self._lock:
+            return [*self._running.values(), *self._telling.values()]
 
     def renew(self, token: str) -> None:
         """Tell the head that the attempt lives; stop it, if the head says so."""

@@ -195,7 +195,7 @@ class Service:
     def _renew(self) -> None:
         """Tell of every attempt. Where that takes its time the others go side by side: one after another, a
         long line would cost healthy trials their leases."""
-        waiting, near = self.station.attempts(), True
+        waiting, near = self.station.leased(), True
         while waiting and near:
             begun = time.monotonic()
             self._try(self._tell, waiting.pop(0))

@@ -87,7 +87,7 @@ def _down(bed: Bed, chance: random.Random, restarts: int) -> list[str]:
     """Results home, all else gone; killed now and then on the way."""
     words = ("infra", "down", "--yes", "--outputs", "all")
     notes = kill_often(bed, words, restarts, 8, chance)
-    if not any(note.endswith("ended 0") for note in notes):
+    if not any(note.endswith("exit 0") for note in notes):
         bed.site.sweepfw(*words)
     return notes
 

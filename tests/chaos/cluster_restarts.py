@@ -20,10 +20,9 @@ def kill_often(bed: Bed, words: tuple[str, ...], times: int, most: float, chance
             process.wait(after)
         ended = process.poll()
         process.kill()
-        process.communicate()
-        found.append(
-            f"{shlex.join(words)}: " + (f"ended {ended}" if ended is not None else f"killed at {after:.1f} s")
-        )
+        printed, _ = process.communicate()
+        how = f"killed after {after:.1f} s" if ended is None else f"ended, exit {ended}"
+        found.append(f"{shlex.join(words)}: {how}" + (f": {printed[-1500:]}" if ended else ""))
         if ended == 0 and "down" in words:
             break
     return found

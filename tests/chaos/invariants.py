@@ -293,7 +293,8 @@ def _span(trial: Trial, attempt: Mapping[str, Any], story: Story) -> tuple[float
     following = [life.started for life in trial.lives if life.attempt > attempt["attempt"]]
     for life in trial.lives:
         if life.attempt == attempt["attempt"]:
-            until = life.ended if life.ended is not None else min(following, default=float("inf"))
+            told = min(following, default=float("inf"))  # an end counts from when the ledger hears of it
+            until = told if life.ended is None or story.leases else life.ended
             return life.started - 1, until + 1, attempt["host"]
     if story.wall is None:
         return None, 0.0, None
