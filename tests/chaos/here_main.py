@@ -48,6 +48,9 @@ def main(arguments: list[str] | None = None) -> int:
 def run(options: Namespace, words: list[str]) -> Report:
     """The whole of it; the report."""
     report = Report("here", options.seed, options.trials, words)
+    for ignored in (signal.SIGINT, signal.SIGHUP):  # as who starts us in the background may have it
+        if signal.getsignal(ignored) == signal.SIG_IGN:
+            signal.signal(ignored, signal.SIG_DFL)
     began = time.monotonic()
     world = World(options.jobs, ROOM + ROOM_EACH * options.trials)
     try:

@@ -31,6 +31,7 @@ class Scene:
         self.deaths: list[float] = []  # of runs, against everybody's will
         self.samples: list[Sample] = []  # what `ls` said meanwhile
         self.clock_jumped = False
+        self._began_at = -1  # how many had begun when the run began
         self.stopped_at: int | None = None  # how many had begun when somebody stopped the sweep
 
     # -- what faults use -------------------------------------------------------------------------------
@@ -50,6 +51,7 @@ class Scene:
     def resume(self, **more: str) -> None:
         """What a person types after the death of a run, or of one that was stopped."""
         words = ["--cancelled"] if self.stopped_at is not None else []
+        self._began_at = self.world.starts()
         self.world.start("resume", self.sweep, "-q", "-j", str(self.world.jobs), *words, **more)
 
     def go_on(self) -> None:
@@ -60,12 +62,11 @@ class Scene:
 
     def at_work(self, seconds: float = 30.0) -> None:
         """A run is there, with trials; but for one that has nothing left to run."""
-        if self.world.run is None or not self.world.run.alive:
-            self.go_on()
-            starts, deadline = self.world.starts(), time.monotonic() + seconds
-            while self.ended(0) is None and self.world.starts() == starts and time.monotonic() < deadline:
-                time.sleep(0.01)
-            self._note(self.world.starts())
+        self.go_on()
+        deadline = time.monotonic() + seconds
+        while self.ended(0) is None and self.world.starts() == self._began_at and time.monotonic() < deadline:
+            time.sleep(0.01)
+        self._note(self.world.starts())
 
     # -- the course of events --------------------------------------------------------------------------
 
