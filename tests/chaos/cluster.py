@@ -61,7 +61,7 @@ def _there(bed: Bed, scene: Scene, folder: Path) -> list[Breach]:
     found = [Breach("what was seen", strike.broken) for strike in scene.strikes if strike.broken]
     if "chaos-1" not in names or len(names) != len(scene.sweeps):
         found.append(Breach("lost", f"sweeps: {', '.join(names)}"))
-    kept = evidence.kept(folder / "head" / "runs", scene.sweeps, home=False)
+    kept = evidence.kept(folder / "head" / "runs", scene.sweeps, home=False, gone=scene.gone)
     return found + judge(scene.lives, scene.sweeps, kept, left, _story(scene))
 
 
@@ -102,7 +102,7 @@ def _here(bed: Bed, scene: Scene, folder: Path, known: Sequence[Breach]) -> list
         for sweep in scene.sweeps
         if _facts(sweep) != after.get(sweep["sweep"])
     ]
-    kept = evidence.kept(bed.site.workspace / "runs", home, home=True)
+    kept = evidence.kept(bed.site.workspace / "runs", home, home=True, gone=scene.gone)
     again = judge(scene.lives, home, kept, (), replace(_story(scene), samples=()))
     return found + [
         each._replace(invariant=f"{each.invariant}, at home") for each in again if each not in known

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -55,22 +55,26 @@ def fetch(bed: Bed, folder: Path) -> None:
     bed.bring(bed.head, f"{place}/runs", folder / "runs")
 
 
-def kept(runs: Path, sweeps: Iterable[Mapping[str, Any]], *, home: bool) -> dict[Key, Kept]:
+def kept(
+    runs: Path, sweeps: Iterable[Mapping[str, Any]], *, home: bool, gone: Collection[str]
+) -> dict[Key, Kept]:
     """What lies of each attempt in such a folder. `home`: all files were brought there; else large ones are
-    on the hosts that made them."""
+    on the hosts that made them. `gone`: hosts that were lost, maybe before they could tell of an end."""
     found: dict[Key, Kept] = {}
     for sweep in sweeps:
         for trial in sweep["trials"]:
             for attempt in trial["attempts"]:
                 place = runs / sweep["sweep"] / "trials" / str(trial["trial"]) / str(attempt["attempt"])
                 if place.is_dir():
-                    found[sweep["sweep"], trial["trial"], attempt["attempt"]] = _kept(place, trial, home=home)
+                    large = not home and str(trial["params"].get("case", "")).startswith("disk ")
+                    untold = attempt["state"] == "lost" and attempt["host"] in gone
+                    key = sweep["sweep"], trial["trial"], attempt["attempt"]
+                    found[key] = _kept(place, large=large, untold=untold)
     return found
 
 
-def _kept(place: Path, trial: Mapping[str, Any], *, home: bool) -> Kept:
+def _kept(place: Path, *, large: bool, untold: bool) -> Kept:
     log, outcome = place / "output.log", place / "outcome.json"
-    large = not home and str(trial["params"].get("case", "")).startswith("disk ")
     files = {
         str(path.relative_to(place / "files")): _digest(path)
         for path in (place / "files").rglob("*")
@@ -79,7 +83,7 @@ def _kept(place: Path, trial: Mapping[str, Any], *, home: bool) -> Kept:
     return Kept(
         _digest(log) if log.is_file() else None,
         None if large else files,
-        json.loads(outcome.read_text()) if outcome.is_file() else None,
+        json.loads(outcome.read_text()) if outcome.is_file() and not untold else None,
     )
 
 

@@ -129,6 +129,11 @@ class Scene:
         there = [host for host in hosts if host.name not in self.bed.lost]
         return there[fault.target % len(there)]
 
+    @property
+    def gone(self) -> set[str]:
+        """The hosts that were lost for good."""
+        return {each.host for each in self.strikes if each.kind == "host-lost"}
+
     def heal(self) -> None:
         """All but the lost hosts as they were; what was removed, `infra up` makes again."""
         lost = set(self.bed.lost)
