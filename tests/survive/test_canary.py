@@ -20,7 +20,11 @@ from canary_project import Canaries, wheel
 Sweepfw = Callable[..., subprocess.CompletedProcess[str]]
 
 
-@pytest.mark.parametrize("value", ["abcdefgh12345678", hard(), f"-----BEGIN\n{hard()}\n{word()}\n-----END\n"])
+@pytest.mark.parametrize(
+    "value",
+    ["abcdefgh12345678", hard(), f"-----BEGIN\n{hard()}\n{word()}\n-----END\n"],
+    ids=["letters", "hard", "lines"],  # the values are other ones in each process
+)
 def test_what_is_looked_for_is_found_however_it_is_written(value: str) -> None:
     data = value.encode()
     texts = {"raw": value, "URL": quote(value), "all": quote(value, safe=""), "form": quote_plus(value)}
