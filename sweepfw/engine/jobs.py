@@ -15,8 +15,9 @@ from sweepfw.config.workspace import Workspace
 from sweepfw.core.model import Sweep
 from sweepfw.trial.attempt import Job
 from sweepfw.trial.editables import editables, import_roots, outside
-from sweepfw.trial.environment import Resolved, resolve
+from sweepfw.trial.environment import resolve
 from sweepfw.trial.guard.client import Setup, Snapshot
+from sweepfw.trial.interpreter import Resolved
 
 if TYPE_CHECKING:
     from sweepfw.core.secrets import Secrets

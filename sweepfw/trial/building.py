@@ -27,8 +27,8 @@ from sweepfw.core.command import cmd
 from sweepfw.errors import SweepError
 from sweepfw.shell.local import LocalShell
 from sweepfw.trial.builder import Builder, SetupFailed
-from sweepfw.trial.environment import Resolved, activated, inherit
 from sweepfw.trial.guard.secret import Hidden
+from sweepfw.trial.interpreter import Resolved, activated, inherit
 from sweepfw.trial.requirements import Requirements, read_requirements
 from sweepfw.trial.secrets import revealed
 

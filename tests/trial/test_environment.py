@@ -23,7 +23,8 @@ from sweepfw.snapshot import freeze
 from sweepfw.trial.builder import SetupFailed
 from sweepfw.trial.building import collect
 from sweepfw.trial.editables import editables, import_roots, outside
-from sweepfw.trial.environment import Resolved, check, inherit, resolve
+from sweepfw.trial.environment import check, resolve
+from sweepfw.trial.interpreter import Resolved, inherit
 from sweepfw.trial.requirements import read_requirements
 
 # -- found ---------------------------------------------------------------------------------------------
@@ -56,7 +57,7 @@ def test_python3_serves_where_there_is_no_python(tmp_path: Path) -> None:
 
 def test_the_python_that_runs_us_does_not_count(tmp_path: Path) -> None:
     theirs = program(tmp_path / "bin/python")
-    code = "from sweepfw.trial.environment import inherit; print(inherit().python)"
+    code = "from sweepfw.trial.interpreter import inherit; print(inherit().python)"
     env = {"PATH": f"{tmp_path}/bin", "PYTHONPATH": str(Path(__file__).parents[2])}
     told = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)
     assert told.stdout.strip() == theirs
