@@ -13,6 +13,7 @@ import logging
 import re
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from celery import Celery
@@ -22,6 +23,7 @@ from kombu.pidbox import Node
 
 from sweepfw.core.broker import ANSWERS, TASK
 
+RETRY = 2  # seconds between two tries to reach the broker; Celery's grow to 30, in which nothing is sent
 TOLD_EVERY = 60.0  # seconds between two lines about messages that were set aside
 _LONGEST = 2_000  # bytes of a body, characters of a header: ours have a quarter of that
 _UID, _ID = re.compile("[0-9a-f]{16}"), re.compile("[0-9a-f]{32}")
@@ -57,6 +59,10 @@ class Aside:
 
 class _Consumer(Consumer):  # type: ignore[misc]  # Celery has no types
     aside: Aside
+
+    def ensure_connected(self, connection: Any) -> Any:
+        connection.ensure_connection = partial(connection.ensure_connection, interval_max=RETRY)
+        return super().ensure_connected(connection)
 
     def create_task_handler(self, *given: Any, **named: Any) -> Callable[[Any], None]:
         handle = super().create_task_handler(*given, **named)

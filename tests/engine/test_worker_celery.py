@@ -41,6 +41,20 @@ def test_workers_answer_questions_and_obey_nobody(broker: Broker, head: HeadLab,
     assert worker.process is not None and worker.process.poll() is None
 
 
+def test_a_worker_tries_often_to_reach_a_broker_that_is_away(
+    broker: Broker, head: HeadLab, work: Work
+) -> None:
+    worker = work("a")
+    broker.stop()
+    try:
+        until(lambda: worker.log.read_text().count("Trying again in 2.00 seconds") > 3, 30)
+        assert "Trying again in 4" not in worker.log.read_text()
+    finally:
+        broker.start()
+    sweep = head.submit("echo on")
+    until(lambda: head.states(sweep) == ["succeeded"], 30)
+
+
 def test_events_go_several_at_once_and_the_last_one_too() -> None:
     from kombu.asynchronous import Hub
 
