@@ -50,7 +50,9 @@ class Stores:
     def run(self, sweep: Sweep) -> str:
         return str(self._root / "runs" / sweep.name)
 
-    def job(self, sweep: Sweep, snapshot: str, stopped: Any) -> None:
+    def secrets(self, sweep: Sweep, token: str) -> None: ...
+
+    def job(self, sweep: Sweep, snapshot: str, stopped: Any, secrets: None) -> None:
         while not stopped():
             threading.Event().wait(0.01)
 
