@@ -25,6 +25,17 @@ settings.load_profile("sweepfw")
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
+
+@pytest.fixture(autouse=True)
+def _process_as_before() -> Iterator[None]:
+    """What a test changes of its process, the next one does not find."""
+    folder, umask = Path.cwd(), os.umask(0o022)
+    os.umask(umask)
+    yield
+    os.chdir(folder)
+    os.umask(umask)
+
+
 LAB = "SWEEPFW_LAB" in os.environ  # scripts/test --lab says so
 
 _OURS = ("SWEEPFW_", "GIT_", "VIRTUAL_ENV", "CONDA_", "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "NO_COLOR")

@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 import stat
 from dataclasses import dataclass, field
-from errno import ENXIO
+from errno import EINVAL, ENOENT, ENXIO
 from pathlib import Path
 from typing import Literal, NamedTuple, TypeAlias
 
@@ -121,16 +121,21 @@ class _Walk:
             self.look_closer(entry, path, asked)
 
     def look_closer(self, entry: os.DirEntry[str], path: str, asked: bool) -> None:
+        target = ""
         try:
             status = entry.stat(follow_symlinks=False)
-        except FileNotFoundError:
-            return
+            if stat.S_ISLNK(status.st_mode):
+                target = _target(self.root, path, asked)
+        except OSError as error:
+            if error.errno in (ENOENT, EINVAL):  # it went away meanwhile, or is no link any more
+                return
+            raise
         stamp = (status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
         if stat.S_ISREG(status.st_mode):
             mode = 0o755 if status.st_mode & 0o100 else 0o644
             self.take(Entry(path, "file", mode, status.st_size, "", stamp, asked))
         elif stat.S_ISLNK(status.st_mode):
-            self.take(Entry(path, "link", 0o777, 0, _target(self.root, path, asked), stamp, asked))
+            self.take(Entry(path, "link", 0o777, 0, target, stamp, asked))
         else:
             self.left_out.append((path, "neither file, folder nor link"))
 

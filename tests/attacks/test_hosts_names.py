@@ -135,6 +135,7 @@ def test_in_a_configuration(group: str, ask: Callable[..., object], workspace_fo
     """By groups, in one process each: there are many. The real command reads one of each."""
     from sweepfw.cli.terminal import safe
     from sweepfw.config.deployment import load_deployment
+    from sweepfw.config.yaml_reader import show_path
     from sweepfw.errors import SweepError
 
     mine = [name for name in BAD if name.partition(":")[0].split(" ")[0] == group]
@@ -143,7 +144,9 @@ def test_in_a_configuration(group: str, ask: Callable[..., object], workspace_fo
         path.write_text(BAD[name])
         with pytest.raises(SweepError) as error:
             print(name, load_deployment(path))
-        assert str(error.value).startswith(f"{path}:1:") and len(safe(str(error.value))) < 1000, name
+        assert str(error.value).startswith(f"{show_path(path)}:1:") and len(safe(str(error.value))) < 1000, (
+            name
+        )
     said = refused(ask("infra", "up", "--yes", config=BAD[mine[0]]), workspace_folder)  # type: ignore[arg-type]
     assert "config.yml:1:" in said
 

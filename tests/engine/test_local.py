@@ -352,11 +352,11 @@ def test_provenance_that_can_not_be_written_is_one_warning(
 def test_metrics_that_can_not_be_kept_are_no_success(
     project: Callable[..., Path], sweepfw: Run, show: Any
 ) -> None:
-    """What a trial printed is read beside it; where that finds no room, it did not succeed."""
+    """What a trial printed is read beside it; where that can't be written down, it did not succeed."""
     script = (
         'ln -s /dev/full "$(dirname "$SWEEPFW_METRICS")/parsed.jsonl"; echo loss: 0.5; printf "loss: 0.2"'
     )
     project(script, 2, "metrics: [loss]\nretries: 0")
     told = sweepfw("run", "p")
     assert (told.returncode, told.stderr) == (1, "")
-    assert [trial["reason"] for trial in show()["trials"]] == ["disk full"] * 2
+    assert [trial["reason"] for trial in show()["trials"]] == ["output not kept"] * 2

@@ -393,8 +393,8 @@ def test_a_port_beyond_the_host(start: Callable[..., Sshd]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         there = server.getsockname()[1]
         with listening(0, lambda: shell.dial("127.0.0.1", there)) as port:
-            ours = [socket.create_connection(("127.0.0.1", port)) for _ in range(3)]
-            theirs = [server.accept()[0] for _ in ours]
+            pairs = [(socket.create_connection(("127.0.0.1", port)), server.accept()[0]) for _ in range(3)]
+            ours, theirs = [one for one, _ in pairs], [other for _, other in pairs]
             for n, (one, other) in enumerate(zip(ours, theirs, strict=True)):
                 other.sendall(b"hello %d" % n)
                 assert one.recv(100).startswith(b"hello")
