@@ -52,7 +52,7 @@ def send(broker: Broker, user: str) -> None:
             sw_ident=TAG,
             sw_ver=TAG,
             sw_sys=TAG,
-            active=TAG,
+            active=1,  # of a text Flower's list of workers says only 500: nothing is shown, nothing runs
             processed=1,
             loadavg=[TAG],
         )
