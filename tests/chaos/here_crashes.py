@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import runpy
+import shutil
 import signal
 import time
+from errno import ENOSPC
 
 from here_scene import Scene
 from here_world import REPOSITORY
@@ -53,10 +55,23 @@ def _crash(scene: Scene, fault: Fault, prefixes: tuple[str, ...]) -> tuple[str, 
     return point, "killed there" if reached else "not reached; killed"
 
 
+def _make(scene: Scene, name: str, seed: int) -> None:
+    """The project, once a trial that fills the disk leaves room for it."""
+    deadline = time.monotonic() + REACHED
+    while True:
+        try:
+            return scene.side_project(name, seed)
+        except OSError as error:
+            if error.errno != ENOSPC or time.monotonic() > deadline:
+                raise
+        shutil.rmtree(scene.world.workspace / "projects" / name, ignore_errors=True)
+        time.sleep(0.1)
+
+
 def submit(scene: Scene, fault: Fault) -> tuple[str, str]:
     """A second sweep, of a project that was never frozen before, killed at a step, or at any moment."""
     name = f"side{len(scene.strikes)}"
-    scene.side_project(name, fault.target)
+    _make(scene, name, fault.target)
     point = _point(fault, SUBMIT) if fault.target % 3 else ""
     since = time.monotonic()
     died = scene.world.root / f"crashed-{since}"
