@@ -52,6 +52,7 @@ class HeadDesk:
         self._place, self._ledger, self._roster, self._scheduler = place, ledger, roster, scheduler
         self._deployment, self._uid, self._started = deployment, uid, time.time()
         self._orders = StandingOrders(place.state / "forgotten.json", self._stops)
+        self._drafts = keeping.emptied(place.state / "drafts")
         self._secrets = SecretStore(place.state / "secrets")
         self._tidy_secrets()
         self._finish_forgetting()
@@ -96,7 +97,7 @@ class HeadDesk:
         if text is not None and not path.exists():
             if len(text) > _LOCK_LIMIT:
                 raise SweepError(f"{path}: a list of versions has at most {_LOCK_LIMIT} characters")
-            _write_first(path, text)
+            _write_first(path, text, self._drafts)
         return path.read_text() if path.exists() else None
 
     # -- snapshots -------------------------------------------------------------------------------------
@@ -130,7 +131,7 @@ class HeadDesk:
 
     def keep(self, token: str, pack: IO[bytes]) -> None:
         """See Desk.keep."""
-        keeping.unpack(pack, self._ledger.folder_of(token))
+        keeping.unpack(pack, self._ledger.folder_of(token), self._drafts)
         crash.point("head.kept")
 
     def conclude(
@@ -140,7 +141,7 @@ class HeadDesk:
         folder = self._ledger.folder_of(token)
         if log:
             self._ledger.append_log(token, offset, log)
-        keeping.write(files, folder)
+        keeping.write(files, folder, self._drafts)
         crash.point("head.concluded")
         return self._ledger.finish(token, outcome)
 
@@ -150,7 +151,7 @@ class HeadDesk:
         if grant is None:
             return False
         path = self._checkpoint(grant)
-        draft = keeping.store(pack, path)
+        draft = keeping.store(pack, path, self._drafts)
         if self._ledger.granted(token) is None:  # it takes a while: another attempt may have begun
             draft.unlink()
             return False
@@ -312,10 +313,10 @@ def _read(path: Path, offset: int) -> tuple[bytes, int]:
         return b"", 0
 
 
-def _write_first(path: Path, text: str) -> None:
+def _write_first(path: Path, text: str, drafts: Path) -> None:
     """Write the file unless it is there: of two who come at once, one is first."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f"{path.name}.{os.urandom(4).hex()}")
+    draft = drafts / os.urandom(6).hex()
     draft.write_text(text)
     crash.point("head.lock")
     with suppress(FileExistsError):

@@ -4,6 +4,7 @@ not believed: nothing is written but regular files below the folder that they be
 from __future__ import annotations
 
 import os
+import shutil
 import stat
 import tarfile
 from collections.abc import Iterable, Iterator, Mapping
@@ -22,9 +23,20 @@ _ASIDE = ".removed-"  # what the folder of a sweep is renamed to before its cont
 _FULL = ("No space left on device", "Disk quota exceeded")
 
 
-def unpack(pack: IO[bytes], folder: Path) -> None:
+def emptied(drafts: Path) -> Path:
+    """The folder, made, without what a killed head had begun to write in it."""
+    shutil.rmtree(drafts, ignore_errors=True)
+    drafts.mkdir(parents=True, exist_ok=True)
+    return drafts
+
+
+def unpack(pack: IO[bytes], folder: Path, drafts: Path) -> None:
     """Store the regular files of a tar below the folder, each whole or not at all; other kinds are left out.
-    SweepError for a path that leads elsewhere, and for more than there may be."""
+    SweepError for a path that leads elsewhere, and for more than there may be.
+
+    `drafts`: a folder on the same disk, for what is not whole yet. It lies elsewhere, so that a head killed
+    just then leaves nothing among the attempt's files.
+    """
     size = count = 0
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -36,20 +48,20 @@ def unpack(pack: IO[bytes], folder: Path) -> None:
                 _check(folder, size, count)
                 content = tar.extractfile(member)
                 assert content is not None  # it is a file
-                _store(iter(partial(content.read, PIECE), b""), _inside(str(folder), member.name))
+                _store(iter(partial(content.read, PIECE), b""), _inside(str(folder), member.name), drafts)
     except (tarfile.TarError, EOFError) as error:
         raise SweepError(f"{folder}: the pack did not arrive whole ({error}); send it again") from None
     except OSError as error:
         raise _unwritable(folder, error) from None
 
 
-def write(files: Mapping[str, bytes], folder: Path) -> None:
+def write(files: Mapping[str, bytes], folder: Path, drafts: Path) -> None:
     """Store these below the folder, as `unpack` does."""
     _check(folder, sum(map(len, files.values())), len(files))
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for name, content in files.items():
-            _store((content,), _inside(str(folder), name))
+            _store((content,), _inside(str(folder), name), drafts)
     except OSError as error:
         raise _unwritable(folder, error) from None
 
@@ -59,9 +71,9 @@ def _check(folder: Path, size: int, count: int) -> None:
         raise SweepError(f"{folder}: an attempt keeps at most {COUNT} files, {LIMIT} bytes here")
 
 
-def store(pack: IO[bytes], path: Path) -> Path:
-    """Store the whole pack in a new file beside `path`, for the caller to rename; synced."""
-    draft = path.with_name(f"{path.name}.{os.urandom(4).hex()}.part")
+def store(pack: IO[bytes], path: Path, drafts: Path) -> Path:
+    """Store the whole pack in a new file of `drafts`, for the caller to move to `path`; synced."""
+    draft = drafts / os.urandom(6).hex()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with draft.open("wb") as file:
@@ -131,8 +143,8 @@ def _inside(folder: str, name: str) -> str:
     return f"{path}/{last}"
 
 
-def _store(pieces: Iterable[bytes], path: str) -> None:
-    draft = f"{path.rpartition('/')[0]}/.{os.urandom(6).hex()}.part"
+def _store(pieces: Iterable[bytes], path: str, drafts: Path) -> None:
+    draft = f"{drafts}/{os.urandom(6).hex()}"
     file = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
     try:
         with os.fdopen(file, "wb") as stream:

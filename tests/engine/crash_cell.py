@@ -283,7 +283,9 @@ class Cell:
             part = self.desk.read_log(sweep.uid, each.trial, each.number, 0)
             assert part.data.decode() == f"hello {each.trial}\n{more}", each
             kept = self.desk.files(sweep.uid, each.trial, each.number)
-            assert {"outcome.json", "params.json", "files/f"} <= kept.keys(), (each, kept)
+            outputs = {"files/f"} if not more else {"files/f", *(f"files/{n}" for n in (1, 2, 3))}
+            assert {"outcome.json", "params.json"} <= kept.keys(), (each, kept)
+            assert {name for name in kept if name.startswith("files/")} == outputs, (each, kept)
         told = [line.split() for line in self.witness.read_text().splitlines()]
         begun = Counter((int(trial), int(number)) for name, trial, number in told if name == sweep.name)
         assert set(begun.values()) == {1}, begun
