@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 _PATIENCE = 300.0  # seconds for a command that only asks the engine for something
 _PULL = 3600.0
+# BuildKit's words where a build goes on in the engine although who asked for it was killed: we are joined to
+# it, and it misses that one's credentials. By the next time it has noticed.
+_LEFT_BEHIND = "no active session"
 _LAST_LINES = 8
 _SIDE_BY_SIDE = 32
 
@@ -110,6 +113,16 @@ class Doing:
         self._run(step, wanted.start())
 
     def _build(self, step: Step, image: str) -> None:
+        for last in (False, False, True):
+            said, failed = self._build_once(step, image)
+            if not failed:
+                return
+            if last or not any(_LEFT_BEHIND in line for line in said):
+                hidden = [Secret(text.decode(errors="replace")) for text in self.secrets.values()]
+                raise StepError(step, "the build failed", [mask(line, hidden) for line in _told(said)])
+
+    def _build_once(self, step: Step, image: str) -> tuple[list[str], bool]:
+        """What was said at the end, and whether it failed."""
         import io
 
         said: list[str] = []
@@ -122,9 +135,7 @@ class Doing:
         command = images.build(image, self.base, self.secrets, self.dockers[step.host].path or "docker")
         data = io.BytesIO(images.build_input(self.context, self.secrets))
         result = self.shells[step.host].stream(command, data, lambda _: None, hear)
-        if result.code:
-            hidden = [Secret(text.decode(errors="replace")) for text in self.secrets.values()]
-            raise StepError(step, "the build failed", [mask(line, hidden) for line in _told(said)])
+        return said, bool(result.code)
 
     def _copy(self, step: Step, image: str, source: str) -> None:
         """Through this machine, which alone reaches both. What an engine takes only whole is sent whole."""

@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 
 from lab import Kind, Lab
 from lab_host import Host
-from lab_site import Site
+from lab_site import OURS, Site
 from link import Link
 
 LEASE, RENEW = 10, 2  # seconds
@@ -35,7 +35,6 @@ FROM {Lab.base}
 COPY pretend.so /usr/local/lib/
 COPY preload /etc/ld.so.preload
 """
-OURS = ("/sbin/docker-init", "/opt/sweepfw/bin/python", "sweepfw-", "sshd", "/usr/sbin/sshd")
 ROLES = ("worker", "head", "rabbitmq", "tunnel", "flower")
 STATE = "/var/lib/sweepfw"
 

@@ -17,6 +17,7 @@ from sweepfw.core.command import Cmd, cmd
 from sweepfw.core.deployment import Advert, HeadStatus, WorkerStatus
 from sweepfw.core.model import Worker
 from sweepfw.errors import SweepError, UnreachableError
+from sweepfw.fleet import images
 from sweepfw.fleet.apply import Doing, StepError, apply
 from sweepfw.fleet.plan import Copy, Make, Run, Step, plan
 from sweepfw.fleet.up import wait_for_workers
@@ -26,9 +27,11 @@ from sweepfw.shell.shell import Result
 
 class Engine:
     """A shell on a host with a docker that only remembers what it was asked. `fail`: words of a command that
-    does not work; `stop`: words before which this machine's `up` is killed."""
+    does not work, `failures` how often that is. What a build says then is `said`."""
 
-    def __init__(self, fail: str = "nothing like this", image: bytes = b"") -> None:
+    def __init__(self, fail: str = "nothing like this", image: bytes = b"", failures: int = 99) -> None:
+        self.said = "ERROR: no hunter2 today"
+        self.failures = failures
         self.ran: list[list[str]] = []
         self.inputs: list[bytes] = []
         self.fail, self.image = fail, image
@@ -54,8 +57,9 @@ class Engine:
     ) -> Result:
         argv = command.reveal()
         self.ran.append(argv)
-        if self.fail in " ".join(argv):
-            for line in ("#5 RUN pip", "", "ERROR: no hunter2 today"):
+        if self.fail in " ".join(argv) and self.failures:
+            self.failures -= 1
+            for line in ("#5 RUN pip", "", self.said):
                 if on_line:
                     on_line(line)
             return Result(1, b"", b"no space left on device\n")
@@ -130,6 +134,23 @@ def test_a_build_that_fails_tells_its_last_lines_without_secrets() -> None:
     with pytest.raises(StepError, match=r"host1: build image .*: the build failed") as raised:
         apply(steps, doing({"host1": engine}, pip=b"hunter2"))
     assert raised.value.lines == ("#5 RUN pip", "ERROR: no *** today")
+    assert len(engine.ran) == 1
+
+
+@pytest.mark.parametrize("failures", [2, 3])
+def test_a_build_that_met_one_left_behind_is_begun_again(failures: int) -> None:
+    """An `up` was killed, and its build goes on in the engine; twice more at most."""
+    engine = Engine(fail="build", failures=failures)
+    engine.said = "ERROR: failed to solve: no active sessions"
+    [step] = [step for step in plan(wanted(empty()), empty(), OURS, UID) if step.what.startswith("build")]
+    doer = doing({"host1": engine}, pip=b"hunter2")
+    if failures == 2:
+        apply([step], doer)
+        assert engine.loaded == images.build_input(doer.context, doer.secrets)  # all of it, from its start
+    else:
+        with pytest.raises(StepError, match="the build failed"):
+            apply([step], doer)
+    assert len(engine.ran) == 3
 
 
 @pytest.mark.parametrize("where", ["host1", "host2"])

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 from lab import Lab
 from lab_host import Host
-from lab_site import Site
+from lab_site import OURS, Site
 
 from sweepfw.core.model import Attempt, Sweep
 from sweepfw.fleet.reach import Reached, connect
@@ -30,7 +30,6 @@ note start
 %s
 note end
 """
-OURS = ("/sbin/docker-init", "/opt/sweepfw/bin/python", "sweepfw-", "sshd", "/usr/sbin/sshd")
 
 
 def until(told: Callable[[], object], seconds: float = 60, what: object = "") -> float:

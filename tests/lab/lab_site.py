@@ -16,6 +16,12 @@ from lab_host import Host
 from sweepfw.config.deployments import DeploymentState
 
 ROOT = Path(__file__).parents[2]
+# How the commands begin that run in a worker's container where no trial does. Since OpenSSH 10 sshd begins as
+# a program of its own for every login, which takes its name only after a moment.
+OURS = (
+    *("/sbin/docker-init", "/opt/sweepfw/bin/python", "sweepfw-"),
+    *("sshd", "/usr/sbin/sshd", "/usr/lib/openssh/sshd-"),
+)
 
 
 @dataclass

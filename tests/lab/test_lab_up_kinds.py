@@ -70,16 +70,16 @@ def test_this_machine_as_head_and_worker(start_lab: Callable[..., Lab], tmp_path
     lab = start_lab(hosts=2)
     laptop, other = lab.hosts
     install(laptop)
-    laptop.run(["install", "-d", "-o", "lab", "/work"])
+    laptop.run(["install", "-d", "-o", "lab", "/srv/lab"])
     laptop.write("/home/lab/.ssh/id_ed25519", lab.key.read_text(), user="lab")
     laptop.run(["chmod", "600", "/home/lab/.ssh/id_ed25519"])
     laptop.write("/home/lab/.ssh/known_hosts", f"host2,{other.address} {other.host_key()}\n", user="lab")
     config = f"hosts: [host2]\nbuild: {{base: {Lab.base}, rabbitmq: {Lab.rabbitmq}}}\n"
-    laptop.write("/work/config.yml", config, user="lab")
+    laptop.write("/srv/lab/config.yml", config, user="lab")
 
     def sweepfw(*words: str) -> str:
         done = laptop.run(
-            ["sh", "-c", 'cd /work && exec /opt/laptop/bin/sweepfw "$@"', "sh", *words],
+            ["sh", "-c", 'cd /srv/lab && exec /opt/laptop/bin/sweepfw "$@"', "sh", *words],
             user="lab",
             seconds=400,
         )
@@ -90,8 +90,8 @@ def test_this_machine_as_head_and_worker(start_lab: Callable[..., Lab], tmp_path
     assert set(containers(laptop)) == {"rabbitmq", "head", "flower", "tunnel", "worker"}
     assert set(containers(other)) == {"worker"}
     assert "nothing to do" in sweepfw("infra", "up")
-    script = "mkdir -p /work/projects/p; echo \"command: 'sleep {i}'\nparameters: {i: [1, 2, 3, 4]}\" >$0"
-    laptop.run(["bash", "-c", script, "/work/projects/p/project.yml"], user="lab")
+    script = "mkdir -p /srv/lab/projects/p; echo \"command: 'sleep {i}'\nparameters: {i: [1, 2, 3, 4]}\" >$0"
+    laptop.run(["bash", "-c", script, "/srv/lab/projects/p/project.yml"], user="lab")
     printed = sweepfw("run", "p")
     assert "p-1 is done: 4 succeeded" in printed
     assert {line.split()[0] for line in printed.splitlines() if "p-1/" in line} == {"local", "host2"}
@@ -99,8 +99,8 @@ def test_this_machine_as_head_and_worker(start_lab: Callable[..., Lab], tmp_path
     assert containers(laptop) == containers(other) == {}
 
     # This machine alone, without any SSH.
-    laptop.run(["sh", "-c", "rm /work/config.yml; mv /home/lab/.ssh /home/lab/ssh"])
-    laptop.write("/work/config.yml", config.replace("[host2]", "[local]"), user="lab")
+    laptop.run(["sh", "-c", "rm /srv/lab/config.yml; mv /home/lab/.ssh /home/lab/ssh"])
+    laptop.write("/srv/lab/config.yml", config.replace("[host2]", "[local]"), user="lab")
     printed = sweepfw("infra", "up", "--local", "--name", "alone", "--yes")
     assert "alone is up: head on local" in printed
     assert set(containers(laptop)) == {"rabbitmq", "head", "flower", "worker"}
