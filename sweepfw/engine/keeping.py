@@ -19,6 +19,7 @@ LIMIT = 64_000_000  # bytes of one attempt's small files
 COUNT = 10_000  # files
 LOG = "output.log"  # stored by offset, not in packs
 PIECE = 256_000  # bytes
+RESERVE = 500_000_000  # bytes, or 2 % of the disk if that is less: not for checkpoints
 _ASIDE = ".removed-"  # what the folder of a sweep is renamed to before its content goes
 _FULL = ("No space left on device", "Disk quota exceeded")
 
@@ -72,12 +73,14 @@ def _check(folder: Path, size: int, count: int) -> None:
 
 
 def store(pack: IO[bytes], path: Path, drafts: Path) -> Path:
-    """Store the whole pack in a new file of `drafts`, for the caller to move to `path`; synced."""
+    """Store the whole pack in a new file of `drafts`, for the caller to move to `path`; synced. DiskFullError
+    before it takes the last of the disk: a pack has no end but its sender's."""
     draft = drafts / os.urandom(6).hex()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with draft.open("wb") as file:
             while piece := pack.read(PIECE):
+                _check_room(path, drafts)
                 file.write(piece)
             file.flush()
             os.fsync(file.fileno())
@@ -87,6 +90,12 @@ def store(pack: IO[bytes], path: Path, drafts: Path) -> Path:
             raise _unwritable(path, error) from None
         raise
     return draft
+
+
+def _check_room(path: Path, drafts: Path) -> None:
+    disk = os.statvfs(drafts)
+    if disk.f_bavail * disk.f_frsize < min(RESERVE, disk.f_blocks * disk.f_frsize // 50):
+        raise DiskFullError(f"{path}: the head's disk is nearly full; make room, then it goes on")
 
 
 def listed(folder: Path) -> dict[str, int]:

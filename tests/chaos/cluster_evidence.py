@@ -145,27 +145,28 @@ def figures(
         f"sent again after (s, lease {LEASE})": _spread(again),
         "dispatch resumed after a broker fault (s)": _spread(resumed(strikes, lives, "broker")),
         "dispatch resumed after a head fault (s)": _spread(resumed(strikes, lives, "head")),
-        "running when head, ledger or its disk was struck": ", of them not ended well by that attempt: ".join(
-            map(str, through(strikes, lives, sweeps))
-        ),
     }
+    ran, cost = through(strikes, lives, sweeps)
+    told["running when head, ledger or its disk was struck"] = (
+        f"{ran}, of them not ended well by that attempt: {len(cost)}{''.join(f'; {one}' for one in cost)}"
+    )
     return told
 
 
 def through(
     strikes: Sequence[Strike], lives: Sequence[Life], sweeps: Sequence[Mapping[str, Any]]
-) -> tuple[int, int]:
-    """How many attempts ran while the head was struck, on hosts that nothing else struck meanwhile; and how
-    many of them were lost."""
-    states = {
-        (sweep["sweep"], trial["trial"], one["attempt"]): one["state"]
+) -> tuple[int, list[str]]:
+    """How many attempts ran while the head was struck, on hosts that nothing else struck meanwhile; and which
+    of them were lost all the same, each in words."""
+    attempts = {
+        (sweep["sweep"], trial["trial"], one["attempt"]): one
         for sweep in sweeps
         for trial in sweep["trials"]
         for one in trial["attempts"]
     }
     others = struck(strikes, lives)
     first = {life.key: life.started for life in reversed(lives)}
-    ran = set()
+    ran: dict[Key, str] = {}
     for strike in strikes:
         if not strike.kind.startswith(("head", "ledger", "disk")):
             continue
@@ -174,8 +175,13 @@ def through(
             here = [each for each in others if each.host in (None, life.host)]
             excused = any(each.since < until and life.started < each.until for each in here)
             if life.started < strike.began < until and not excused:
-                ran.add(life.key)
-    return len(ran), sum(states.get(key) in ("lost", "stale", "interrupted") for key in ran)
+                ran[life.key] = f"ran {strike.began - life.started:.1f} s on {life.host} before {strike.kind}"
+    told = {key: attempts[key] for key in ran if key in attempts}
+    return len(ran), [
+        "{}/{}/{} {} ({}; {})".format(*key, one["state"], one["reason"], ran[key])
+        for key, one in told.items()
+        if one["state"] in ("lost", "stale", "interrupted")
+    ]
 
 
 def redispatch(strikes: Sequence[Strike], lives: Sequence[Life]) -> list[float]:

@@ -23,7 +23,7 @@ def strike(kind: str, host: str, began: float, ended: float, result: str = "") -
 
 
 def sweep(*states: str, reason: str = "") -> dict[str, Any]:
-    attempts = [{"attempt": n, "state": state} for n, state in enumerate(states, 1)]
+    attempts = [{"attempt": n, "state": state, "reason": reason} for n, state in enumerate(states, 1)]
     return {"sweep": "s", "trials": [{"trial": 1, "state": "failed", "reason": reason, "attempts": attempts}]}
 
 
@@ -75,7 +75,9 @@ def test_how_soon_a_trial_is_sent_again() -> None:
 def test_what_ran_through_a_fall_of_the_head() -> None:
     fall = strike("head-kill", "host1", 10, 12)
     lives = [life(1, 1, "host2", 5, 15), life(2, 1, "host3", 5, 15), life(3, 1, "host3", 11, 15)]
-    assert evidence.through([fall], lives, [sweep("succeeded")]) == (2, 0)
-    assert evidence.through([fall], lives, [sweep("lost")]) == (2, 1)
+    assert evidence.through([fall], lives, [sweep("succeeded")]) == (2, [])
+    lost = sweep("lost", reason="killed")
+    told = "s/1/1 lost (killed; ran 5.0 s on host2 before head-kill)"
+    assert evidence.through([fall], lives, [lost]) == (2, [told])
     other = strike("worker-kill", "host2", 11, 12)  # explains what became of the first
-    assert evidence.through([fall, other], lives, [sweep("lost")]) == (1, 0)
+    assert evidence.through([fall, other], lives, [lost]) == (1, [])

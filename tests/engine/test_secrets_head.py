@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from test_head_desk import A, B, Place
+from head_place import A, B, Place
 
 from sweepfw.config.secrets import LARGEST
 from sweepfw.core.model import Outcome
