@@ -184,6 +184,30 @@ class Cell:
         self.finish(self.ledger.sweep(grant.uid))
         assert not self.as_b.finish(grant.token, Outcome("succeeded")).recorded
 
+    def _paused(self, point: str) -> None:
+        sweep = self.submit(point, f"sleep 0.5; {LITTLE}")
+        self._insist(partial(self.ledger.pause, sweep.uid), lambda: False)
+        self._insist(partial(self.ledger.open, sweep.uid), lambda: False)
+        self.finish(sweep)
+
+    def _stopped(self, point: str) -> None:
+        """What runs hears of it all the same; and runs again when people wish so."""
+        sweep = self.submit(point, f"[ $SWEEPFW_ATTEMPT = 2 ] || sleep 600; {LITTLE}")
+        until(lambda: len(self.ledger.running(sweep.uid)) == TRIALS, 60, "trials that run")
+        self._insist(partial(self.ledger.stop, sweep.uid), lambda: False)
+        until(lambda: self.ledger.sweep(sweep.uid).counts == {"cancelled": TRIALS}, 60, "their end")
+        self._insist(partial(self.ledger.reopen, sweep.uid, ["cancelled"]), lambda: False)
+        self._insist(partial(self.ledger.open, sweep.uid), lambda: False)
+        self.finish(sweep)
+
+    def _extended(self, point: str) -> None:
+        """Typed again: what is there is not added a second time."""
+        sweep = self.submit(point, LITTLE)
+        self.finish(sweep)
+        spec, drafts = self.ledger.sweep(sweep.uid).spec, _drafts(TRIALS + 1)
+        self._insist(lambda: self.ledger.extend(sweep.uid, spec, drafts), lambda: False)
+        self.finish(sweep, trials=TRIALS + 1)
+
     def _announced(self, point: str) -> None:
         self.desk_b.announce(B, Advert(slots=0, cpus=1))
         assert "b" in {each.worker.host for each in self.desk.status().workers}
@@ -234,9 +258,9 @@ class Cell:
         spec = Spec(
             "p", "t", ("bash", "trial.sh"), flags="bare", **{"grace": 1, "max_failures": None, **settings}
         )
-        drafts = [Draft({"i": Number(str(i))}) for i in range(1, TRIALS + 1)]
         self._insist(
-            lambda: self.ledger.submit(spec, frozen.id, drafts, name=name), lambda: name in self._names()
+            lambda: self.ledger.submit(spec, frozen.id, _drafts(TRIALS), name=name),
+            lambda: name in self._names(),
         )
         return self.ledger.sweep(name)
 
@@ -271,12 +295,12 @@ class Cell:
         [trial] = self.ledger.trials(grant.uid, numbers=[grant.trial])
         return trial.state
 
-    def finish(self, sweep: Sweep, more: str = "") -> None:
+    def finish(self, sweep: Sweep, more: str = "", trials: int = TRIALS) -> None:
         """Wait for its end, and look whether every trial has one success with all that it left."""
         until(lambda: self._ended(sweep), 90, lambda: [*self.ledger.attempts(sweep.uid)])
         attempts = list(self.ledger.attempts(sweep.uid))
         accepted = [each for each in attempts if each.accepted]
-        assert [each.trial for each in accepted] == list(range(1, TRIALS + 1)), attempts
+        assert [each.trial for each in accepted] == list(range(1, trials + 1)), attempts
         assert {each.state for each in accepted} == {"succeeded"}
         assert not any(each.state == "running" for each in attempts)
         for each in accepted:
@@ -298,3 +322,7 @@ class Cell:
             return self.ledger.sweep(sweep.uid).state == "done"
         except SweepError:
             return False
+
+
+def _drafts(number: int) -> list[Draft]:
+    return [Draft({"i": Number(str(i))}) for i in range(1, number + 1)]
