@@ -10,10 +10,13 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+if TYPE_CHECKING:
+    from broker_lab import Broker
 
 # Time is no one's promise on a shared machine: no deadlines. In CI every run tries the same examples.
 settings.register_profile(
@@ -38,6 +41,7 @@ def _process_as_before() -> Iterator[None]:
 
 LAB = "SWEEPFW_LAB" in os.environ  # scripts/test --lab says so
 
+_LABS = "SWEEPFW_LAB"
 _OURS = ("SWEEPFW_", "GIT_", "VIRTUAL_ENV", "CONDA_", "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "NO_COLOR")
 _GIT = {
     "GIT_CONFIG_GLOBAL": "/dev/null",
@@ -55,31 +59,51 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.skip(reason="installs packages: scripts/test --lab"))
 
 
+# Files of which one worker runs all, since each worker would make what they stand on again.
+_WHOLE = (
+    "tests/lab/",
+    "tests/engine/test_crash_",
+    "tests/engine/test_deployed.py",
+    "tests/engine/test_secrets_deployed.py",
+    "tests/attacks/test_files_outputs.py",
+    "tests/attacks/test_hosts_containers.py",
+)
+
+
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """One worker runs all of a file in tests/lab, since each worker starts hosts of its own.
-
-    By a scheduler rather than marks: xdist 3.8 does not see `xdist_group` under pytest 9.2.
-    """
+    """By a scheduler rather than marks: xdist 3.8 does not see `xdist_group` under pytest 9.2."""
     from xdist.scheduler import LoadScopeScheduling
 
     class Scheduling(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
             file = nodeid.partition("::")[0]
-            return file if file.startswith("tests/lab/") else nodeid
+            return file if file.startswith(_WHOLE) else nodeid
 
     return Scheduling(config, log)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _clean_world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What the caller's shell happens to set must not decide a test: variables, git's identity, widths.
+
+    Nor the user's own deployments, also where a fixture of a file or session runs commands.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        for name in [name for name in os.environ if name.startswith(_OURS) and not name.startswith(_LABS)]:
+            patch.delenv(name)
+        for name, value in _GIT.items():
+            patch.setenv(name, value)
+        patch.setenv("COLUMNS", "100")
+        patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("no-deployments")))
+        yield
+
+
 @pytest.fixture(autouse=True)
-def _clean_world(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What the caller's shell happens to set must not decide a test: variables, git's identity, widths."""
-    for name in os.environ:
-        if name.startswith(_OURS):
-            monkeypatch.delenv(name)
-    for name, value in _GIT.items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.setenv("COLUMNS", "100")
+def _outside_the_lab(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The lab's own fixtures read them; no command sees them."""
+    for name in [name for name in os.environ if name.startswith(_LABS)]:
+        monkeypatch.delenv(name)
 
 
 @pytest.fixture
@@ -100,6 +124,19 @@ def wait_until() -> Callable[..., None]:
 def no_deployments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The user's own deployments are nothing to a test: each has an empty state folder of its own."""
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state-home"))
+
+
+@pytest.fixture(scope="session")
+def broker() -> Iterator[Broker]:
+    """One for all tests. Who stops it starts it again, and leaves no queue that another test could meet."""
+    from broker_lab import Broker, MissingError
+
+    try:
+        found = Broker.find()
+    except MissingError as error:
+        pytest.skip(str(error))
+    with found.running():
+        yield found
 
 
 @pytest.fixture

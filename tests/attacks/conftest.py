@@ -1,5 +1,5 @@
-"""A broker, a head and workers for tests that ask for them (see tests/engine/worker_fixtures)."""
+"""A head and workers for tests that ask for them (see tests/engine/worker_fixtures)."""
 
-from worker_fixtures import broker, head, work
+from worker_fixtures import head, work
 
-__all__ = ["broker", "head", "work"]
+__all__ = ["head", "work"]

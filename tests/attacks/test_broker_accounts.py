@@ -20,6 +20,7 @@ from sweepfw.engine.publisher import Message, Publisher, task_id
 OWN, OTHER = names.queue(UID, "a", "00ff"), names.queue(UID, "b", "00ff")
 MY_PIDBOX = f"{names.node('a', '00ff')}.celery.pidbox"
 ITS_PIDBOX = f"{names.node('b', '00ff')}.celery.pidbox"
+WORKERS = {"worker-a": (OWN, MY_PIDBOX), "worker-b": (OTHER, ITS_PIDBOX)}
 SHARED = (names.EVENTS, names.ASKING, names.ANSWERS)
 EXPIRES = {"x-expires": 60_000}
 
@@ -45,13 +46,19 @@ def told(broker: Broker, user: str, act: Callable[[Any], object]) -> str:
 @pytest.fixture(scope="module")
 def queues(broker: Broker) -> Iterator[Broker]:
     """Each of two workers has its queue and its pidbox."""
-    for user, mine in (("worker-a", (OWN, MY_PIDBOX)), ("worker-b", (OTHER, ITS_PIDBOX))):
+    for user, mine in WORKERS.items():
         with connect(broker, user) as connection:
             channel = connection.channel()
             for name in mine:
                 channel.queue_declare(name, durable=True, auto_delete=False)
             channel.queue_bind(mine[1], names.ASKING)
     yield broker
+    for user, mine in WORKERS.items():
+        with connect(broker, user) as connection:
+            channel = connection.channel()
+            for name in mine:
+                channel.queue_delete(name)
+            channel.exchange_delete(mine[1])
 
 
 def publish(exchange: str, key: str, channel: Any, body: bytes = b"x") -> None:

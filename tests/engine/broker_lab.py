@@ -19,6 +19,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from ports import free_port
+
 from sweepfw.core import broker
 
 START = Path(__file__).parents[2] / "docker" / "rabbitmq" / "start"
@@ -31,12 +33,6 @@ WORKERS = ("a", "b")
 
 class MissingError(Exception):
     """Why no broker can be started here."""
-
-
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
 
 
 class Line:
@@ -62,6 +58,16 @@ class Line:
 
     def thaw(self) -> None:
         self._flows.set()
+
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """A link that is half open, and then given up by both sides."""
+        self.freeze()
+        try:
+            yield
+        finally:
+            self.cut()
+            self.thaw()
 
     def close(self) -> None:
         self._server.close()

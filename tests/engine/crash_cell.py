@@ -214,10 +214,12 @@ class Cell:
         self._little(point)
 
     def _agreed(self, point: str) -> None:
-        sweep = self.submit(point, LITTLE)
-        first = self.desk_b.environment_lock(sweep.uid, sweep.snapshot, "one==1\n")
-        assert first == self.desk_b.environment_lock(sweep.uid, sweep.snapshot, "two==2\n") == "one==1\n"
-        self.finish(sweep)
+        grant = self._claim_as_b(point, LITTLE)
+        first = self.desk_b.environment_lock(grant.uid, grant.snapshot, "one==1\n")
+        assert first == self.desk_b.environment_lock(grant.uid, grant.snapshot, "two==2\n") == "one==1\n"
+        self.as_b.finish(grant.token, Outcome("interrupted", again=True))
+        self._give_to_a()
+        self.finish(self.ledger.sweep(grant.uid))
 
     def _told(self, point: str) -> None:
         sweep = self.submit(point, LITTLE)

@@ -2,37 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import kombu
 import pytest
 from amqp.exceptions import AccessRefused, AMQPError
-from broker_lab import UID, Broker, MissingError
+from broker_lab import UID, Broker
 
-from sweepfw.core import broker
+from sweepfw.core import broker as names
 
-OWN, OTHER = broker.queue(UID, "a", "00ff"), broker.queue(UID, "b", "00ff")
-PIDBOX = f"{broker.node('a', '00ff')}.celery.pidbox"
-
-
-@pytest.fixture(scope="module")
-def rabbit() -> Iterator[Broker]:
-    try:
-        found = Broker.find()
-    except MissingError as missing:
-        pytest.skip(str(missing))
-    with found.running():
-        yield found
+OWN, OTHER = names.queue(UID, "a", "0b0b"), names.queue(UID, "b", "0b0b")
+PIDBOX = f"{names.node('a', '0b0b')}.celery.pidbox"
 
 
-def _try(rabbit: Broker, user: str, act: Callable[[Any], object], password: str | None = None) -> str:
+def _try(broker: Broker, user: str, act: Callable[[Any], object], password: str | None = None) -> str:
     """`ok`, or what RabbitMQ said."""
     address = (
-        rabbit.address(user)
+        broker.address(user)
         if password is None
-        else broker.address(user, password, "127.0.0.1", rabbit.line.port)
+        else names.address(user, password, "127.0.0.1", broker.line.port)
     )
     with kombu.Connection(
         address, connect_timeout=5, transport_options={"confirm_publish": True}
@@ -89,24 +79,24 @@ def _exchange(name: str, kind: str, channel: Any) -> None:
     ],
 )
 def test_each_account_may_do_its_own_work_and_nothing_else(
-    rabbit: Broker, user: str, act: Callable[[Any], object], answer: str
+    broker: Broker, user: str, act: Callable[[Any], object], answer: str
 ) -> None:
     if act.func is _consume or act.func is _publish:  # type: ignore[attr-defined]  # a partial
-        _try(rabbit, "worker-a", partial(_declare, OWN))
-        _try(rabbit, "flower", partial(_exchange, "celeryev", "topic"))
-    assert _try(rabbit, user, act) == answer
+        _try(broker, "worker-a", partial(_declare, OWN))
+        _try(broker, "flower", partial(_exchange, "celeryev", "topic"))
+    assert _try(broker, user, act) == answer
 
 
 @pytest.mark.parametrize(("user", "password"), [("guest", "guest"), ("head", "wrong"), ("worker-c", "x")])
-def test_no_other_login_is_let_in(rabbit: Broker, user: str, password: str) -> None:
-    assert _try(rabbit, user, lambda channel: None, password) == "refused"
+def test_no_other_login_is_let_in(broker: Broker, user: str, password: str) -> None:
+    assert _try(broker, user, lambda channel: None, password) == "refused"
 
 
-def test_it_knows_its_own_accounts_only(rabbit: Broker) -> None:
+def test_it_knows_its_own_accounts_only(broker: Broker) -> None:
     users = {
-        line.split("\t")[0] for line in rabbit.ctl("list_users", "-q", "--no-table-headers").splitlines()
+        line.split("\t")[0] for line in broker.ctl("list_users", "-q", "--no-table-headers").splitlines()
     }
-    assert users == set(rabbit.passwords)
-    for vhost in rabbit.ctl("list_vhosts", "-q", "--no-table-headers").split():
-        granted = rabbit.ctl("list_permissions", "-q", "--no-table-headers", "-p", vhost).splitlines()
-        assert len(granted) == (len(rabbit.passwords) if vhost == broker.VHOST else 0)
+    assert users == set(broker.passwords)
+    for vhost in broker.ctl("list_vhosts", "-q", "--no-table-headers").split():
+        granted = broker.ctl("list_permissions", "-q", "--no-table-headers", "-p", vhost).splitlines()
+        assert len(granted) == (len(broker.passwords) if vhost == names.VHOST else 0)

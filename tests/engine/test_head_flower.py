@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from broker_lab import UID, Broker, free_port
+from broker_lab import UID, Broker
+from ports import free_port
 from worker_lab import HeadLab, WorkerLab, all_ended
 
 from sweepfw.core.broker import FLOWER

@@ -14,7 +14,7 @@ from typing import Any
 
 import kombu
 import pytest
-from broker_lab import UID, Broker, MissingError
+from broker_lab import UID, Broker
 from kombu import Exchange, Queue
 
 from sweepfw.core import broker as names
@@ -30,16 +30,6 @@ from sweepfw.engine.roster import Roster
 from sweepfw.engine.scheduler import Scheduler
 
 WaitUntil = Callable[..., None]
-
-
-@pytest.fixture(scope="module")
-def rabbit() -> Iterator[Broker]:
-    try:
-        found = Broker.find()
-    except MissingError as missing:
-        pytest.skip(str(missing))
-    with found.running():
-        yield found
 
 
 class Hand:
@@ -81,7 +71,7 @@ class Hand:
             self.lab.roster.heard(self.worker, connected=True)
 
     def _read(self) -> None:
-        address = self.lab.rabbit.address(names.worker_user(self.worker.host))
+        address = self.lab.broker.address(names.worker_user(self.worker.host))
         queue = Queue(
             self.queue,
             Exchange(""),
@@ -124,13 +114,13 @@ class Hand:
 
 
 class HeadLab:
-    def __init__(self, folder: Path, rabbit: Broker) -> None:
-        self.rabbit = rabbit
+    def __init__(self, folder: Path, broker: Broker) -> None:
+        self.broker = broker
         self.lines: list[str] = []
         self.runs: Counter[tuple[str, int]] = Counter()
         self.ledger = LeasedLedger(folder / "ledger.db", folder / "runs", Leases(300))
         self.roster = Roster(folder / "workers.json", ("a", "b"), 30)
-        publisher = Publisher(rabbit.address(names.HEAD), self.lines.append)
+        publisher = Publisher(broker.address(names.HEAD), self.lines.append)
         self.scheduler = Scheduler(self.ledger, self.roster, publisher, self.lines.append)
         self.hands: list[Hand] = []
 
@@ -150,8 +140,8 @@ class HeadLab:
 
 
 @pytest.fixture
-def lab(tmp_path: Path, rabbit: Broker) -> Iterator[HeadLab]:
-    found = HeadLab(tmp_path, rabbit)
+def lab(tmp_path: Path, broker: Broker) -> Iterator[HeadLab]:
+    found = HeadLab(tmp_path, broker)
     found.scheduler.start()
     yield found
     for hand in found.hands:
@@ -413,7 +403,7 @@ def test_a_broker_that_was_restarted_costs_no_trial(
     wait_until(lambda: lab.counts(sweep).get("succeeded", 0) > 5)
     hand.deaf = True
     wait_until(lambda: not lab.counts(sweep).get("running") and lab.scheduler.board.under_way() == 2)
-    lab.rabbit.restart(wiped=wiped)
+    lab.broker.restart(wiped=wiped)
     hand.deaf = False
     wait_until(lambda: lab.state(sweep) == "done", 60)
     assert set(lab.runs.values()) == {1}
@@ -425,7 +415,7 @@ def test_connections_that_are_closed_by_force_come_back(lab: HeadLab, wait_until
     for _ in range(2):
         sweep = lab.submit(40)
         wait_until(lambda sweep=sweep: lab.counts(sweep).get("succeeded", 0) > 2)
-        lab.rabbit.close_connections()
+        lab.broker.close_connections()
         wait_until(lambda sweep=sweep: lab.state(sweep) == "done", 60)
     assert set(lab.runs.values()) == {1}
 
@@ -435,10 +425,8 @@ def test_a_link_that_is_half_open_is_given_up(lab: HeadLab, wait_until: WaitUnti
     lab.hand("a", 2).start()
     first = lab.submit(5)
     wait_until(lambda: lab.state(first) == "done")
-    lab.rabbit.line.freeze()
-    sweep = lab.submit(20)
-    wait_until(lambda: not lab.scheduler.connected, 30)
-    lab.rabbit.line.cut()
-    lab.rabbit.line.thaw()
+    with lab.broker.line.frozen():
+        sweep = lab.submit(20)
+        wait_until(lambda: not lab.scheduler.connected, 30)
     wait_until(lambda: lab.state(sweep) == "done", 60)
     assert set(lab.runs.values()) == {1}

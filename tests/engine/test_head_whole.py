@@ -13,7 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from broker_lab import UID, Broker, Line, free_port
+from broker_lab import UID, Broker, Line
+from ports import free_port
 from worker_lab import TOKENS, WorkerLab, make_certificate, until
 
 from sweepfw import snapshot as snapshots
@@ -205,10 +206,8 @@ def test_no_trial_is_lost_or_doubled_whatever_fails_between_broker_head_and_work
     until(lambda: head.count(sweep) > 5, 60)
 
     def half_open() -> None:
-        broker.line.freeze()
-        time.sleep(12)
-        broker.line.cut()
-        broker.line.thaw()
+        with broker.line.frozen():
+            time.sleep(12)
 
     def link_cut() -> None:
         head.line.cut()

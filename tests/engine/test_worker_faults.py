@@ -6,8 +6,6 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from broker_lab import Broker
@@ -184,12 +182,6 @@ def test_a_trial_does_not_notice_that_the_head_is_restarted(head: HeadLab, work:
     ended(head, sweep, seconds=60)
     assert starts(sweep, head) == [f"{n}/1 succeeded" for n in (1, 2, 3)]
     assert all(head.log(sweep, n) == LINES for n in (1, 2, 3)), worker.log.read_text()
-
-
-@pytest.fixture
-def own_broker(tmp_path: Path) -> Iterator[Broker]:
-    with Broker.find().running() as broker:
-        yield broker
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""Fixtures for tests of workers: a broker for all of a file, a head and workers for each test."""
+"""Fixtures for tests of workers, on the broker of all tests: a head and workers for each."""
 
 from __future__ import annotations
 
@@ -9,23 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from broker_lab import Broker, MissingError
+from broker_lab import Broker
 from worker_lab import HeadLab, WorkerLab, all_ended, processes, until
 
 MARK = f"60.{os.getpid()}{time.time_ns() % 10**6:06}"
 SLEEP = f"sleep {MARK}"
 
 Work = Callable[..., WorkerLab]
-
-
-@pytest.fixture(scope="module")
-def broker() -> Iterator[Broker]:
-    try:
-        found = Broker.find()
-    except MissingError as error:
-        pytest.skip(str(error))
-    with found.running():
-        yield found
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from ports import free_port
 
 from sweepfw.core.deployment import Host
 from sweepfw.shell.access import Access
@@ -36,12 +37,6 @@ def public(path: Path) -> HostKey:
     key = _key(type, encoded)
     assert key is not None
     return key
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
 
 
 class Sshd:

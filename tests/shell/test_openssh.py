@@ -10,7 +10,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from sshd import USER, Sshd, free_port, make_key, needs_sshd, public
+from ports import free_port
+from sshd import USER, Sshd, make_key, needs_sshd, public
 
 from sweepfw.core.command import Secret, cmd
 from sweepfw.core.deployment import Host

@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from sshd import USER, Sshd, free_port, make_key, needs_sshd, public
+from ports import free_port
+from sshd import USER, Sshd, make_key, needs_sshd, public
 
 from sweepfw.core.command import cmd
 from sweepfw.core.deployment import Host
