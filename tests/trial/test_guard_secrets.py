@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import errno
 import json
 import os
 import resource
@@ -12,12 +13,13 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from guard_lab import Lab, children_of
 
 from sweepfw.core.secrets import needles
-from sweepfw.trial.guard import secret
+from sweepfw.trial.guard import masked, secret
 from sweepfw.trial.guard.secret import Hidden, SecretFolder, memory, sweep
 
 KEY = b"hunter22-of-the-test"
@@ -339,3 +341,27 @@ def test_the_trial_has_the_user_s_own_limits(lab: Lab) -> None:
     script = f"{sys.executable} -c 'import ctypes; print(ctypes.CDLL(None).prctl(3, 0, 0, 0, 0))'"
     _, folder = lab.sh("ulimit -c; ulimit -Hc;" + script)
     assert output(folder).decode() == f"{told}1\n"
+
+
+def test_what_went_wrong_with_its_files_is_told_masked(lab: Lab, hidden: Hidden) -> None:
+    """A folder of that name is to be among the output files, where the trial put a file."""
+    lab.setup(secrets=hidden, outputs=("*.pt",))
+    outcome, folder = lab.sh('mkdir "cache-$KEY"; touch "cache-$KEY/x.pt" "../files/cache-$KEY"')
+    assert outcome["error"]["kind"] == "output not kept"
+    assert outcome["error"]["text"].endswith("/cache-***'")
+    assert KEY not in (folder / "outcome.json").read_bytes()
+
+
+def test_reports_that_can_t_be_masked_are_not_kept(
+    hidden: Hidden, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: str, _: object) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted", path)
+
+    monkeypatch.setattr(masked, "cover_file", refuse)
+    (tmp_path / "metrics.jsonl").write_bytes(b'{"%s": 1}\n' % KEY)
+    outcome: Any = {"error": None, "log_error": f"{KEY.decode()}: gone", "left": []}
+    error = masked.hide(outcome, str(tmp_path), hidden.needles)
+    assert str(error) == "[Errno 1] metrics.jsonl can't be masked: Operation not permitted"
+    assert outcome["log_error"] == "***: gone"
+    assert not (tmp_path / "metrics.jsonl").exists()

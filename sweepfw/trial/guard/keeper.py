@@ -197,12 +197,14 @@ def _gather(outcome: Outcome, folder: AttemptFolder, setup: Setup, begun: int) -
             outcome.update(folder.gather(begun))
     except (OSError, ValueError, KeyError) as error:
         trouble = trouble or error
-    if setup.secrets:
-        from sweepfw.trial.guard.masked import hide
-
-        trouble = hide(outcome, folder.path, setup.secrets.needles) or trouble
     if trouble and not outcome["error"]:
         outcome["error"] = _trouble(trouble, "output not kept")
+    if setup.secrets:  # last: errors name files, and those have the names that the trial gave them
+        from sweepfw.trial.guard.masked import hide
+
+        unmasked = hide(outcome, folder.path, setup.secrets.needles)
+        if unmasked and not outcome["error"]:
+            outcome["error"] = _trouble(unmasked, "output not kept")
     if setup.output_limit is not None and outcome["files"]["bytes"] > setup.output_limit:
         outcome["ended_by"] = outcome["ended_by"] or "output_limit"
 

@@ -33,17 +33,27 @@ class MaskedLog(BoundedLog):
 
 
 def hide(outcome: Outcome, folder: str, needles: Sequence[bytes]) -> OSError | None:
-    """Mask the texts in an outcome that the trial had a part in, and the metrics that it reported; why these
-    could not be."""
+    """Mask the texts in an outcome that the trial had a part in, and what it reported; why that could not be
+    masked."""
     if outcome["error"]:
         outcome["error"]["text"] = _masked(outcome["error"]["text"], needles)
     if outcome["log_error"]:
         outcome["log_error"] = _masked(outcome["log_error"], needles)
     outcome["left"] = [(_masked(name, needles), size) for name, size in outcome["left"]]
+    return cover_reports(folder, needles)
+
+
+def cover_reports(folder: str, needles: Sequence[bytes]) -> OSError | None:
+    """Mask what an attempt reported; why that could not be: then it is not kept either."""
+    path = f"{folder}/metrics.jsonl"
     try:
-        cover_file(f"{folder}/metrics.jsonl", needles)
+        cover_file(path, needles)
     except OSError as error:
-        return error
+        try:
+            os.unlink(path)
+        except OSError:
+            pass  # nobody may change anything there
+        return OSError(error.errno, f"metrics.jsonl can't be masked: {error.strerror}")
     return None
 
 
