@@ -124,9 +124,14 @@ def _facts(sweep: Told) -> object:
 def _tell(told: report.Report, scene: Scene) -> None:
     told.strikes = [
         report.Strike(
-            each.began - scene.begun, each.kind, each.host, f"{each.result} [{each.ended - each.began:.1f} s]"
+            each.began - scene.begun,
+            each.kind,
+            each.host,
+            f"{each.result} [{each.ended - each.began:.1f} s]",
+            each.struck,
         )
         for each in scene.strikes
     ]
-    told.figures = evidence.figures(scene.strikes, scene.lives, scene.sweeps)
+    struck = [each for each in scene.strikes if each.struck]
+    told.figures = evidence.figures(struck, scene.lives, scene.sweeps)
     told.notes.append(f"the follower: {', '.join(scene.followed)}; {len(scene.samples)} looks")

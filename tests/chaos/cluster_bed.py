@@ -74,10 +74,20 @@ class Bed:
     def container(self, role: str) -> str:
         return f"sweepfw-t-{self.site.state.uid[:6]}-{role}"
 
-    def inside(self, host: Host, role: str, *argv: str, user: str = "", check: bool = True) -> str:
-        """What a command prints in a container, as the container's own user unless told otherwise."""
-        words = ["docker", "exec", *(("-u", user) if user else ()), self.container(role), *argv]
-        return host.run(words, check=check).stdout
+    def inside(self, host: Host, role: str, *argv: str, check: bool = True) -> str:
+        """What a command prints in a container."""
+        return host.run(["docker", "exec", self.container(role), *argv], check=check).stdout
+
+    def state_folder(self) -> str:
+        """Where the head's state lies on its host."""
+        shape = (
+            f'{{{{range .Mounts}}}}{{{{if eq .Destination "{STATE}"}}}}{{{{.Source}}}}{{{{end}}}}{{{{end}}}}'
+        )
+        return self.head.run(["docker", "inspect", "-f", shape, self.container("head")]).stdout.strip()
+
+    def roles(self, host: Host) -> tuple[str, ...]:
+        """What runs there."""
+        return ROLES if host is self.head else ROLES[:1]
 
     def processes(self, host: Host, role: str) -> list[Process]:
         """What runs in a container, in the order of the host's process ids."""
@@ -100,10 +110,10 @@ class Bed:
         there = [str(pid) for pid in pids if pid]
         return bool(there) and host.run(["kill", f"-{number}", *there], check=False).returncode == 0
 
-    def pretend(self, host: Host, role: str, *, clock: int = 0, disk: str = "whole") -> None:
-        """How clock and disk look in the container from now on."""
-        text = f"{clock} {disk}\n".ljust(64)
-        self.inside(host, role, "sh", "-c", 'printf %s "$1" 1<>/dev/shm/pretend', "sh", text, check=False)
+    def pretend(self, host: Host, role: str, *, clock: int = 0, disk: str = "whole") -> bool:
+        """How clock and disk look in the container from now on; whether it runs."""
+        tell = ["sh", "-c", 'printf %s "$1" 1<>/dev/shm/pretend', "sh", f"{clock} {disk}\n".ljust(64)]
+        return host.run(["docker", "exec", self.container(role), *tell], check=False).returncode == 0
 
     def running(self, host: Host, role: str) -> bool:
         shape = "{{.State.Running}}"
@@ -152,9 +162,7 @@ class Bed:
         self.lost -= {host.name for host in there}
         for host in there:
             host.heal()
-            for role in (
-                ("worker", "head", "rabbitmq", "tunnel", "flower") if host is self.head else ("worker",)
-            ):
+            for role in self.roles(host):
                 self.mend(host, role)
 
     def mend(self, host: Host, role: str) -> None:
@@ -181,7 +189,7 @@ class Bed:
         """What the containers printed, for people who look for a reason."""
         folder.mkdir(parents=True, exist_ok=True)
         for host in self.lab.hosts:
-            for role in ROLES if host is self.head else ROLES[:1]:
+            for role in self.roles(host):
                 said = host.run(["sh", "-c", f"docker logs -t {self.container(role)} 2>&1"], check=False)
                 (folder / f"{host.name}-{role}.log").write_text(said.stdout)
 

@@ -9,18 +9,20 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from cluster_bed import LEASE, STATE, WITNESS, Bed
+from cluster_bed import LEASE, WITNESS, Bed
 from cluster_kinds import KINDS
 from invariants import Kept, Key, Struck
 from schedule import Fault
 from witness import Life
 
 HEARD = 4.0  # seconds in which what was late is still told, after a fault is over
+COULD_NOT = "could not: "
 POISON = 60.0  # seconds in which what a poisoned trial killed is missed
 
 
 class Strike(NamedTuple):
-    """A fault as it happened, by CLOCK_MONOTONIC. `broken`: what was seen that must not be."""
+    """A fault as it happened, by CLOCK_MONOTONIC. `broken`: what was seen that must not be. `struck` False:
+    there was nobody to strike, or it could not be done, maybe not to its end."""
 
     fault: Fault
     host: str
@@ -28,6 +30,7 @@ class Strike(NamedTuple):
     ended: float
     result: str
     broken: str = ""
+    struck: bool = True
 
     @property
     def kind(self) -> str:
@@ -36,6 +39,11 @@ class Strike(NamedTuple):
     @property
     def costs(self) -> str:
         return KINDS[self.kind].costs
+
+    @property
+    def failed(self) -> bool:
+        """It could not be done."""
+        return self.result.startswith(COULD_NOT)
 
     @property
     def trial(self) -> tuple[str, int] | None:
@@ -50,9 +58,7 @@ class Strike(NamedTuple):
 def fetch(bed: Bed, folder: Path) -> None:
     """The witnesses' folder, and what the head keeps of attempts."""
     bed.bring(bed.head, WITNESS, folder / "witness")
-    shape = f'{{{{range .Mounts}}}}{{{{if eq .Destination "{STATE}"}}}}{{{{.Source}}}}{{{{end}}}}{{{{end}}}}'
-    place = bed.head.run(["docker", "inspect", "-f", shape, bed.container("head")]).stdout.strip()
-    bed.bring(bed.head, f"{place}/runs", folder / "runs")
+    bed.bring(bed.head, f"{bed.state_folder()}/runs", folder / "runs")
 
 
 def kept(
@@ -97,7 +103,7 @@ def _digest(path: Path) -> str:
 def struck(strikes: Sequence[Strike], lives: Sequence[Life]) -> list[Struck]:
     found = []
     for strike in strikes:
-        if strike.costs != "nobody":
+        if strike.costs != "nobody" and (strike.struck or strike.failed):
             host = strike.host if strike.costs == "host" or strike.host != "host1" else None
             until = strike.ended + LEASE + HEARD
             found.append(Struck(strike.kind, strike.began, until, host, strike.trial))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from cluster_bed import STATE, Bed
-from cluster_kinds import BrokenError, beyond, fault, mend_by_up
+from cluster_kinds import BrokenError, MissedError, fault, freeze, hit, lasting, mend_by_up, pretend
 from lab_host import Host
 
 # Of a ledger: kept beside itself, spoiled, put back.
@@ -17,7 +17,8 @@ BACK = "rm -f $1 $1-wal $1-shm; for f in $1 $1-wal; do if [ -e $f.aside ]; then 
 @fault("head-kill", "head", "nobody")
 def head_kill(bed: Bed, host: Host, detail: float) -> str:
     """the head: kill -9"""
-    return "" if bed.signal(host, "KILL", bed.main(host, "head")) else "it did not run"
+    hit(bed, host, "KILL", bed.main(host, "head"))
+    return ""
 
 
 @fault("head-restart", "head", "nobody")
@@ -37,11 +38,7 @@ def head_anew(bed: Bed, host: Host, detail: float) -> str:
 @fault("head-frozen", "head", "nobody")
 def head_frozen(bed: Bed, host: Host, detail: float) -> str:
     """the head: SIGSTOP beyond the lease, then SIGCONT"""
-    main = bed.main(host, "head")
-    bed.signal(host, "STOP", main)
-    time.sleep(beyond(detail))
-    bed.signal(host, "CONT", main)
-    return f"{beyond(detail):.0f} s"
+    return freeze(bed, host, "head", detail)
 
 
 @fault("head-second", "head", "nobody")
@@ -54,7 +51,7 @@ def head_second(bed: Bed, host: Host, detail: float) -> str:
     if done.returncode == 75 and said.count("\n") == 0 and "another head holds this ledger" in said:
         return "refused, exit 75"
     if done.returncode in (1, 126, 137) and not bed.running(host, "head"):
-        return "the head was away"
+        raise MissedError("the head was away")
     raise BrokenError(f"a second head was not refused: exit {done.returncode}: {said[-300:]}")
 
 
@@ -65,7 +62,7 @@ def head_crash(bed: Bed, host: Host, detail: float) -> str:
     point = f"{points[int(detail * len(points))]}:{1 + int(detail * 1000) % 5}"
     bed.inside(host, "head", "sh", "-c", f"echo {point} >{STATE}/.crash", check=False)
     first = bed.main(host, "head")
-    bed.signal(host, "KILL", first)
+    hit(bed, host, "KILL", first)
     crashed = _crashed_twice(bed, host, first)
     return f"{point}, {'reached' if crashed else 'not reached'}"
 
@@ -96,26 +93,19 @@ def crash_points() -> list[str]:
 @fault("disk-full", "head", "nobody")
 def disk_full(bed: Bed, host: Host, detail: float) -> str:
     """the head's disk: nothing more fits on it, for a while"""
-    return _disk(bed, host, "full", 3 + 9 * detail)
+    return pretend(bed, host, "head", 3 + 9 * detail, disk="full")
 
 
 @fault("disk-read-only", "head", "nobody")
 def disk_read_only(bed: Bed, host: Host, detail: float) -> str:
     """the head's disk: read-only, for a while"""
-    return _disk(bed, host, "read-only", 3 + 9 * detail)
+    return pretend(bed, host, "head", 3 + 9 * detail, disk="read-only")
 
 
 @fault("disk-failing", "head", "nobody")
 def disk_failing(bed: Bed, host: Host, detail: float) -> str:
     """the head's disk: a sync fails"""
-    return _disk(bed, host, "failing", 1 + 3 * detail)
-
-
-def _disk(bed: Bed, host: Host, how: str, seconds: float) -> str:
-    bed.pretend(host, "head", disk=how)
-    time.sleep(seconds)
-    bed.pretend(host, "head")
-    return f"{seconds:.0f} s"
+    return pretend(bed, host, "head", 1 + 3 * detail, disk="failing")
 
 
 @fault("ledger-torn", "head", "nobody")
@@ -133,10 +123,12 @@ def ledger_corrupt(bed: Bed, host: Host, detail: float) -> str:
     ledger, name = _stopped(bed, host), bed.container("head")
     host.run(["sh", "-c", ASIDE, "sh", ledger])
     host.run(["sh", "-c", SPOIL, "sh", ledger])
-    since = host.run(["date", "-u", "+%Y-%m-%dT%H:%M:%SZ"]).stdout.strip()
+    since = host.run(["date", "-u", "+%Y-%m-%dT%H:%M:%S.%NZ"]).stdout.strip()
     host.run(["docker", "start", name])
-    time.sleep(4)
-    said = host.run(["sh", "-c", f"docker logs --since {since} {name} 2>&1"]).stdout
+    deadline, said = time.monotonic() + 30, ""
+    while "ledger.db" not in said and "serves at" not in said and time.monotonic() < deadline:
+        time.sleep(0.5)
+        said = host.run(["sh", "-c", f"docker logs --since {since} {name} 2>&1"]).stdout
     host.run(["docker", "stop", "-t", "5", name])
     host.run(["sh", "-c", BACK, "sh", ledger])
     host.run(["docker", "start", name])
@@ -149,9 +141,7 @@ def ledger_corrupt(bed: Bed, host: Host, detail: float) -> str:
 def _stopped(bed: Bed, host: Host) -> str:
     """The head killed and kept down; where its ledger lies on the host."""
     host.run(["docker", "kill", bed.container("head")], check=False)
-    shape = f'{{{{range .Mounts}}}}{{{{if eq .Destination "{STATE}"}}}}{{{{.Source}}}}{{{{end}}}}{{{{end}}}}'
-    place = host.run(["docker", "inspect", "-f", shape, bed.container("head")]).stdout.strip()
-    return f"{place}/.sweepfw/ledger.db"
+    return f"{bed.state_folder()}/.sweepfw/ledger.db"
 
 
 # -- the broker ------------------------------------------------------------------------------------------
@@ -160,8 +150,8 @@ def _stopped(bed: Bed, host: Host) -> str:
 @fault("broker-kill", "head", "nobody")
 def broker_kill(bed: Bed, host: Host, detail: float) -> str:
     """the broker: kill -9"""
-    victims = bed.named(host, "rabbitmq", "beam.smp")
-    return "" if bed.signal(host, "KILL", *victims) else "it did not run"
+    hit(bed, host, "KILL", *bed.named(host, "rabbitmq", "beam.smp"))
+    return ""
 
 
 @fault("broker-restart", "head", "nobody")
@@ -174,11 +164,11 @@ def broker_restart(bed: Bed, host: Host, detail: float) -> str:
 @fault("broker-frozen", "head", "nobody")
 def broker_frozen(bed: Bed, host: Host, detail: float) -> str:
     """the broker: SIGSTOP for 15 to 90 s"""
-    seconds = 15 + 75 * detail * bed.patience
-    host.run(["docker", "pause", bed.container("rabbitmq")], check=False)
-    time.sleep(seconds)
-    host.run(["docker", "unpause", bed.container("rabbitmq")], check=False)
-    return f"{seconds:.0f} s"
+    name = bed.container("rabbitmq")
+    host.run(["docker", "pause", name])
+    return lasting(
+        15 + 75 * detail * bed.patience, lambda: host.run(["docker", "unpause", name], check=False)
+    )
 
 
 @fault("broker-anew", "head", "nobody")

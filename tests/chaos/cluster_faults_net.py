@@ -6,7 +6,7 @@ import time
 from typing import Literal
 
 from cluster_bed import Bed
-from cluster_kinds import beyond, fault, within
+from cluster_kinds import MissedError, beyond, fault, hit, lasting, within
 from lab_host import Host
 
 
@@ -20,7 +20,7 @@ def engine_restart(bed: Bed, host: Host, detail: float) -> str:
 @fault("engine-kill", "any", "host")
 def engine_kill(bed: Bed, host: Host, detail: float) -> str:
     """the Docker engine of a host: kill -9, and started again"""
-    host.run(["sh", "-c", "kill -9 $(pgrep -x dockerd)"], check=False)
+    _kill_all(host, "dockerd")
     time.sleep(1 + 3 * detail)
     host.run(["sh", "-c", "rm -f /var/run/docker.pid /run/docker-ssd.pid; service docker start"], check=False)
     return _engine_back(host)
@@ -31,16 +31,21 @@ def _engine_back(host: Host) -> str:
         if host.run(["docker", "version"], check=False).returncode == 0:
             return ""
         time.sleep(0.5)
-    return "it did not come back"
+    raise AssertionError("it did not come back")
+
+
+def _kill_all(host: Host, names: str) -> None:
+    """All of such names; MissedError where there are none."""
+    kill = 'pids=$(pgrep -x "$1") && { kill -9 $pids || true; }'
+    if host.run(["sh", "-c", kill, "sh", names], check=False).returncode != 0:
+        raise MissedError("it did not run")
 
 
 @fault("host-frozen", "any", "host")
 def host_frozen(bed: Bed, host: Host, detail: float) -> str:
     """a host: frozen beyond the lease, as a laptop that sleeps"""
     host.freeze()
-    time.sleep(beyond(detail))
-    host.thaw()
-    return f"{beyond(detail):.0f} s"
+    return lasting(beyond(detail), host.thaw)
 
 
 @fault("host-reboot", "any", "host")
@@ -55,9 +60,7 @@ def host_lost(bed: Bed, host: Host, detail: float) -> str:
     """a host: lost; nobody boots it before all other faults are over and the sweep has ended"""
     if bed.lost:
         host.kill()
-        time.sleep(beyond(detail))
-        host.boot()
-        return "for a while: another one is lost already"
+        return f"for {lasting(beyond(detail), host.boot)}: another one is lost already"
     bed.lost.add(host.name)
     host.kill()
     return "for good"
@@ -70,18 +73,14 @@ def host_lost(bed: Bed, host: Host, detail: float) -> str:
 def cut_short(bed: Bed, host: Host, detail: float) -> str:
     """the link to a host: silent both ways for less than the lease"""
     bed.links[host.name].silence()
-    time.sleep(within(detail))
-    bed.links[host.name].heal()
-    return f"{within(detail):.1f} s"
+    return lasting(within(detail), bed.links[host.name].heal)
 
 
 @fault("cut-long", "far", "host")
 def cut_long(bed: Bed, host: Host, detail: float) -> str:
     """the link to a host: silent both ways for more than the lease"""
     bed.links[host.name].silence()
-    time.sleep(beyond(detail))
-    bed.links[host.name].heal()
-    return f"{beyond(detail):.0f} s"
+    return lasting(beyond(detail), bed.links[host.name].heal)
 
 
 @fault("one-way", "far", "host")
@@ -89,9 +88,7 @@ def one_way(bed: Bed, host: Host, detail: float) -> str:
     """the link to a host: silent one way for more than the lease"""
     which: Literal["there", "back"] = "there" if int(detail * 100) % 2 else "back"
     bed.links[host.name].silence(which)
-    time.sleep(beyond(detail))
-    bed.links[host.name].heal()
-    return f"{which}, {beyond(detail):.0f} s"
+    return f"{which}, {lasting(beyond(detail), bed.links[host.name].heal)}"
 
 
 @fault("flapping", "far", "nobody")
@@ -112,43 +109,36 @@ def reset(bed: Bed, host: Host, detail: float) -> str:
 def delay(bed: Bed, host: Host, detail: float) -> str:
     """the link to a host: two seconds of delay each way"""
     bed.links[host.name].slow(delay=2)
-    time.sleep(10 + 10 * detail)
-    bed.links[host.name].heal()
-    return f"for {10 + 10 * detail:.0f} s"
+    return lasting(10 + 10 * detail, bed.links[host.name].heal)
 
 
 @fault("trickle", "far", "host")
 def trickle(bed: Bed, host: Host, detail: float) -> str:
     """the link to a host: 1 KB/s"""
     bed.links[host.name].slow(rate=1000)
-    time.sleep(10 + 10 * detail)
-    bed.links[host.name].heal()
-    return f"for {10 + 10 * detail:.0f} s"
+    return lasting(10 + 10 * detail, bed.links[host.name].heal)
 
 
 @fault("cable-out", "any", "nobody")
 def cable_out(bed: Bed, host: Host, detail: float) -> str:
     """a host's network: gone for less than the lease"""
     host.disconnect()
-    time.sleep(within(detail / 2))
-    host.connect()
-    return f"{within(detail / 2):.1f} s"
+    return lasting(within(detail / 2), host.connect)
 
 
 @fault("cable-out-long", "any", "all")
 def cable_out_long(bed: Bed, host: Host, detail: float) -> str:
     """a host's network: gone for more than the lease; where it is the head's, all are cut off"""
     host.disconnect()
-    time.sleep(beyond(detail))
-    host.connect()
-    return f"{beyond(detail):.0f} s"
+    return lasting(beyond(detail), host.connect)
 
 
 @fault("tunnel-kill", "head", "nobody")
 def tunnel_kill(bed: Bed, host: Host, detail: float) -> str:
     """the tunnel: its lines, or all of it, kill -9"""
     victims = bed.named(host, "tunnel", "ssh") if detail < 0.7 else [bed.main(host, "tunnel")]
-    return "" if bed.signal(host, "KILL", *victims) else "it did not run"
+    hit(bed, host, "KILL", *victims)
+    return ""
 
 
 @fault("tunnel-restart", "head", "nobody")
@@ -161,7 +151,7 @@ def tunnel_restart(bed: Bed, host: Host, detail: float) -> str:
 @fault("sshd-kill", "any", "nobody")
 def sshd_kill(bed: Bed, host: Host, detail: float) -> str:
     """a host's sshd, with all its connections: kill -9, and started again"""
-    host.run(["sh", "-c", "kill -9 $(pgrep -x 'sshd|sshd-session|sshd-auth')"], check=False)
+    _kill_all(host, "sshd|sshd-session|sshd-auth")
     time.sleep(0.5 + detail)
     host.run(["sh", "-c", "rm -f /run/sshd.pid; /usr/sbin/sshd"], check=False)
     return ""

@@ -8,24 +8,21 @@ import time
 from contextlib import suppress
 
 from cluster_bed import Bed
-from cluster_kinds import beyond, fault, mend_by_up
+from cluster_kinds import MissedError, fault, freeze, hit, lasting, mend_by_up, one_of, pretend
 from lab_host import Host
 
 
 @fault("worker-kill", "any", "host")
 def worker_kill(bed: Bed, host: Host, detail: float) -> str:
     """the worker (Celery main): kill -9"""
-    return "" if bed.signal(host, "KILL", bed.main(host, "worker")) else "it did not run"
+    hit(bed, host, "KILL", bed.main(host, "worker"))
+    return ""
 
 
 @fault("worker-frozen", "any", "host")
 def worker_frozen(bed: Bed, host: Host, detail: float) -> str:
     """the worker: SIGSTOP beyond the lease, then SIGCONT"""
-    main = bed.main(host, "worker")
-    bed.signal(host, "STOP", main)
-    time.sleep(beyond(detail))
-    bed.signal(host, "CONT", main)
-    return f"{beyond(detail):.0f} s"
+    return freeze(bed, host, "worker", detail)
 
 
 @fault("worker-oom", "any", "host")
@@ -33,7 +30,7 @@ def worker_oom(bed: Bed, host: Host, detail: float) -> str:
     """the worker: out of memory, ended by the kernel"""
     main, name = bed.main(host, "worker"), bed.container("worker")
     if main is None:
-        return "it did not run"
+        raise MissedError("it did not run")
     host.run(["sh", "-c", f"echo 1000 >/proc/{main}/oom_score_adj"])
     limit = str(_memory(bed, host) + 20_000_000)
     host.run(["docker", "update", "--memory", limit, "--memory-swap", limit, name])
@@ -52,12 +49,12 @@ def _memory(bed: Bed, host: Host) -> int:
 @fault("trial-kill", "any", "nobody")
 def trial_kill(bed: Bed, host: Host, detail: float) -> str:
     """a trial: kill -9 from outside; it fails, and its neighbours go on"""
-    victims = bed.named(host, "worker", "witness.py")
-    if not victims:
-        return "none ran"
-    pid = victims[int(detail * len(victims))]
+    pid = one_of(bed.named(host, "worker", "witness.py"), detail)
     trial = _trial_of(host, pid)
-    return f"trial {trial}" if bed.signal(host, "KILL", pid) else "it had ended"
+    if not trial:
+        raise MissedError("it had ended")
+    hit(bed, host, "KILL", pid)
+    return f"trial {trial}"
 
 
 def _trial_of(host: Host, pid: int | str) -> str:
@@ -70,11 +67,8 @@ def _trial_of(host: Host, pid: int | str) -> str:
 @fault("keeper-kill", "any", "host")
 def keeper_kill(bed: Bed, host: Host, detail: float) -> str:
     """a slot's keeper: kill -9; its trial is lost, its neighbours go on"""
-    victims = bed.named(host, "worker", "sweepfw-keeper")
-    if not victims:
-        return "none ran"
-    pid = victims[int(detail * len(victims))]
-    bed.signal(host, "STOP", pid)  # so that it is this trial's, and not the next one's
+    pid = one_of(bed.named(host, "worker", "sweepfw-keeper"), detail)
+    hit(bed, host, "STOP", pid)  # so that it is this trial's, and not the next one's
     children = host.run(["pgrep", "-P", str(pid)], check=False).stdout.split()
     trial = next(filter(None, (_trial_of(host, child) for child in children)), "")
     bed.signal(host, "KILL", pid)
@@ -84,9 +78,8 @@ def keeper_kill(bed: Bed, host: Host, detail: float) -> str:
 @fault("guardian-kill", "any", "host")
 def guardian_kill(bed: Bed, host: Host, detail: float) -> str:
     """the guardian: kill -9"""
-    return (
-        "" if bed.signal(host, "KILL", *bed.named(host, "worker", "sweepfw-guard")[:1]) else "it did not run"
-    )
+    hit(bed, host, "KILL", *bed.named(host, "worker", "sweepfw-guard")[:1])
+    return ""
 
 
 @fault("gpu-broken", "any", "nobody")
@@ -94,9 +87,8 @@ def gpu_broken(bed: Bed, host: Host, detail: float) -> str:
     """the GPUs' driver: nvidia-smi fails; what runs goes on, nothing new starts there"""
     place = bed.lab.hosts[2]
     place.run(["touch", "/var/lib/lab-gpus/broken"])
-    time.sleep(5 + 5 * detail)
-    place.run(["rm", "-f", "/var/lib/lab-gpus/broken"])
-    return f"of {place.name}"
+    lasted = lasting(5 + 5 * detail, lambda: place.run(["rm", "-f", "/var/lib/lab-gpus/broken"]))
+    return f"of {place.name}, {lasted}"
 
 
 @fault("clock", "any", "nobody")
@@ -104,10 +96,8 @@ def clock(bed: Bed, host: Host, detail: float) -> str:
     """a wall clock: an hour ahead or behind for a while, the worker's or the head's"""
     role = "head" if host is bed.head and detail < 0.6 else "worker"
     hours = 1 if int(detail * 100) % 2 else -1
-    bed.pretend(host, role, clock=3600 * hours)
-    time.sleep(6 + 10 * detail)
-    bed.pretend(host, role)
-    return f"the {role}'s, {hours:+d} h"
+    lasted = pretend(bed, host, role, 6 + 10 * detail, clock=3600 * hours)
+    return f"the {role}'s, {hours:+d} h, {lasted}"
 
 
 # -- people ----------------------------------------------------------------------------------------------
@@ -116,7 +106,9 @@ def clock(bed: Bed, host: Host, detail: float) -> str:
 @fault("cli-kill", "head", "nobody")
 def cli_kill(bed: Bed, host: Host, detail: float) -> str:
     """the command that follows the sweep: kill -9"""
-    return "" if bed.kill_follower() else "it did not run"
+    if not bed.kill_follower():
+        raise MissedError("it did not run")
+    return ""
 
 
 @fault("submit-kill", "head", "nobody")
@@ -128,7 +120,9 @@ def submit_kill(bed: Bed, host: Host, detail: float) -> str:
     ended = process.poll()
     process.kill()
     process.communicate()
-    return f"killed after {0.2 + 1.6 * detail:.1f} s" if ended is None else f"it had ended, exit {ended}"
+    if ended is not None:
+        raise MissedError(f"it had ended, exit {ended}")
+    return f"killed after {0.2 + 1.6 * detail:.1f} s"
 
 
 @fault("up-kill", "head", "nobody")

@@ -1,14 +1,16 @@
 """What strikes a deployment: a table of faults, filled by the modules cluster_faults_*.
 
-Each fault strikes a host, lasts, and heals; it returns what it did, in a word. `where` it strikes: `head` the
-head's host; `far` one that the head reaches over a link; `any`. `costs`: whose trials may have to run again:
-`nobody`'s, those on that `host`, or `all`. Where that is nobody, a product shows what it is worth.
+Each fault strikes a host, lasts, and heals; it returns what it did, in a word, or raises MissedError. `where`
+it strikes: `head` the head's host; `far` one that the head reaches over a link; `any`. `costs`: whose trials
+may have to run again: `nobody`'s, those on that `host`, or `all`. Where that is nobody, a product shows what
+it is worth.
 """
 
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
@@ -22,6 +24,10 @@ Costs: TypeAlias = Literal["nobody", "host", "all"]
 
 class BrokenError(Exception):
     """What was seen while a fault struck breaks a promise."""
+
+
+class MissedError(Exception):
+    """There was nobody to strike."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +59,40 @@ def beyond(detail: float) -> float:
 def within(detail: float) -> float:
     """Seconds that a lease outlasts by far."""
     return 2 + (LEASE / 2 - 2) * detail
+
+
+def hit(bed: Bed, host: Host, number: str, *pids: int | None) -> None:
+    """Signal these; MissedError where none is there."""
+    if not bed.signal(host, number, *pids):
+        raise MissedError("it did not run")
+
+
+def one_of(victims: Sequence[int], detail: float) -> int:
+    """MissedError where there are none."""
+    if not victims:
+        raise MissedError("none ran")
+    return victims[int(detail * len(victims))]
+
+
+def freeze(bed: Bed, host: Host, role: str, detail: float) -> str:
+    """A service, beyond the lease."""
+    main = bed.main(host, role)
+    hit(bed, host, "STOP", main)
+    return lasting(beyond(detail), lambda: bed.signal(host, "CONT", main))
+
+
+def pretend(bed: Bed, host: Host, role: str, seconds: float, *, clock: int = 0, disk: str = "whole") -> str:
+    """How clock and disk look in the container, for a while."""
+    if not bed.pretend(host, role, clock=clock, disk=disk):
+        raise MissedError("it did not run")
+    return lasting(seconds, lambda: bed.pretend(host, role))
+
+
+def lasting(seconds: float, end: Callable[[], object]) -> str:
+    """What has begun goes on for so long, and is ended then."""
+    time.sleep(seconds)
+    end()
+    return f"{seconds:.1f} s"
 
 
 def mend_by_up(bed: Bed) -> str:

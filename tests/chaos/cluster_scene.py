@@ -11,9 +11,9 @@ from typing import Any
 import cases
 import witness
 from cluster_bed import SLOTS, WITNESS, Bed
-from cluster_evidence import Strike
+from cluster_evidence import COULD_NOT, Strike
 from cluster_faults import KINDS
-from cluster_kinds import BrokenError
+from cluster_kinds import BrokenError, MissedError
 from invariants import Sample
 from lab_host import Host
 from schedule import Fault, plan
@@ -106,22 +106,27 @@ class Scene:
         return sorted([each for each in found if each.kind != "host-lost"] + late)
 
     def _strike(self, fault: Fault) -> None:
-        kind, detail, broken = KINDS[fault.kind], "", ""
         host = self._victim(fault)
         with self._locks[host.name]:
-            if host.name in self.bed.lost:  # since we looked
-                return
             began = time.monotonic()
-            try:
-                detail = kind.act(self.bed, host, fault.detail)
-            except BrokenError as error:
-                broken = str(error)
-            except Exception as error:
-                detail = f"could not: {type(error).__name__}: {error}"[:200]
-            strike = Strike(fault, host.name, began, time.monotonic(), detail, broken)
+            result, broken, struck = self._act(fault, host)
+            strike = Strike(fault, host.name, began, time.monotonic(), result, broken, struck)
         with self._lock:
             self.strikes.append(strike)
-        self.say(f"{began - self.begun:7.1f} s  {fault.kind:<15} {host.name:<6} {broken or detail}")
+        self.say(f"{began - self.begun:7.1f} s  {fault.kind:<15} {host.name:<6} {broken or result}")
+
+    def _act(self, fault: Fault, host: Host) -> tuple[str, str, bool]:
+        """What came of it, what was seen that must not be, and whether it struck."""
+        if host.name in self.bed.lost:  # since it was chosen
+            return "it is lost", "", False
+        try:
+            return KINDS[fault.kind].act(self.bed, host, fault.detail), "", True
+        except BrokenError as error:
+            return "", str(error), True
+        except MissedError as error:
+            return str(error), "", False
+        except Exception as error:
+            return f"{COULD_NOT}{type(error).__name__}: {error}"[:200], "", False
 
     def _victim(self, fault: Fault) -> Host:
         where = KINDS[fault.kind].where
@@ -151,9 +156,10 @@ class Scene:
             if found and (now := str([sweep["counts"] for sweep in found])) != last:
                 last, since = now, time.monotonic()
             time.sleep(1)
-        self.bed.heal()
-        self.bed.site.sweepfw("infra", "up", code=None, seconds=200)
-        time.sleep(2 * LOOK)  # who was away hears what became of its trials
+        if self.bed.lost:  # all else is healed already
+            self.bed.heal()
+            self.bed.site.sweepfw("infra", "up", code=None, seconds=200)
+            time.sleep(2 * LOOK)  # who was away hears what became of its trials
 
     # -- beside it -------------------------------------------------------------------------------------
 

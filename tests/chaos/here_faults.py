@@ -12,8 +12,8 @@ from pathlib import Path
 import here_crashes
 import here_orders
 import here_torn
-from here_processes import Process, family
-from here_scene import Scene
+from here_processes import Process, family, look
+from here_scene import NOBODY, Scene
 from schedule import Fault
 
 Blow = Callable[[Scene, Fault], tuple[str, str]]  # gives victim and result
@@ -46,8 +46,10 @@ def _kill_guard(scene: Scene, fault: Fault) -> tuple[str, str]:
 def _kill(scene: Scene, fault: Fault, *, cli: bool = False, guard: bool = False) -> tuple[str, str]:
     run = scene.world.run
     if run is None or not run.alive:
-        return "nobody", "the run had ended"
+        return NOBODY, "the run had ended"
     guards = family(run.process.pid)["guard"] if guard else []
+    if not cli and not guards:
+        return NOBODY, "no guardian was there"
     since = time.monotonic()
     if cli:
         run.process.kill()
@@ -63,9 +65,10 @@ def _kill_frozen(scene: Scene, fault: Fault) -> tuple[str, str]:
     """While its guardian lives, frozen, nobody else may run the sweep: resume says so. Then it wakes."""
     guard, run = _choose(scene, fault, "guard"), scene.world.run
     if guard is None or run is None:
-        return "nobody", "no guardian was there"
+        return NOBODY, "no guardian was there"
     since = time.monotonic()
-    guard.send(signal.SIGSTOP)
+    if not guard.send(signal.SIGSTOP):
+        return NOBODY, "it had ended"
     run.process.kill()
     scene.ended(60)
     told = scene.world.call("resume", scene.sweep, "-q", "-j", str(scene.world.jobs))
@@ -81,9 +84,11 @@ def _kill_keeper(scene: Scene, fault: Fault) -> tuple[str, str]:
     """Costs the trial that it keeps, if any, and no other."""
     keeper = _choose(scene, fault, "keeper")
     if keeper is None:
-        return "nobody", "no keeper was there"
+        return NOBODY, "no keeper was there"
     since = time.monotonic()
-    keeper.send(signal.SIGSTOP)  # so that the trial which we see is the one that it has when it dies
+    # Frozen, so that the trial which we see is the one that it has when it dies.
+    if not keeper.send(signal.SIGSTOP):
+        return NOBODY, "it had ended"
     kept = [each for each in _family(scene)["trial"] if each.parent == keeper.pid]
     whose = [trial for each in kept if (trial := _trial_of(each)) is not None]
     keeper.send(signal.SIGKILL)
@@ -99,8 +104,9 @@ def _kill_trial(scene: Scene, fault: Fault) -> tuple[str, str]:
     chosen = _choose(scene, fault, "trial")
     trial = _trial_of(chosen) if chosen else None
     if chosen is None or trial is None:
-        return "nobody", "no trial ran"
-    chosen.send(signal.SIGKILL)
+        return NOBODY, "no trial ran"
+    if not chosen.send(signal.SIGKILL):
+        return NOBODY, "it had ended"
     return f"{trial[0]}/{trial[1]}", "killed"
 
 
@@ -111,9 +117,10 @@ def _freezes(role: str) -> Blow:
     def freeze(scene: Scene, fault: Fault) -> tuple[str, str]:
         chosen = _choose(scene, fault, role)
         if chosen is None:
-            return "nobody", f"no {role} was there"
+            return NOBODY, f"no {role} was there"
         seconds = 0.1 + 2 * fault.detail
-        chosen.send(signal.SIGSTOP)
+        if not chosen.send(signal.SIGSTOP):
+            return NOBODY, "it had ended"
         time.sleep(seconds)
         chosen.send(signal.SIGCONT)
         return f"{role} {chosen.pid}", f"{seconds:.1f} s"
@@ -127,7 +134,7 @@ def _freezes(role: str) -> Blow:
 def _interrupt(scene: Scene, fault: Fault) -> tuple[str, str]:
     run = scene.world.run
     if run is None or not run.alive:
-        return "nobody", "the run had ended"
+        return NOBODY, "the run had ended"
     number = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)[fault.target % 3]
     since = time.monotonic()
     run.process.send_signal(number)
@@ -194,17 +201,11 @@ def _choose(scene: Scene, fault: Fault, role: str) -> Process | None:
         if run is None or not run.alive:
             return None
         found = _family(scene)
-        found["cli"] = [process] if (process := _self(run.process.pid)) else []
+        found["cli"] = [process] if (process := look(run.process.pid)) else []
         if found[role]:
             return sorted(found[role])[fault.target % len(found[role])]
         time.sleep(0.01)
     return None
-
-
-def _self(pid: int) -> Process | None:
-    from here_processes import look
-
-    return look(pid)
 
 
 def _trial_of(process: Process) -> tuple[str, int] | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 import witness
-from here_scene import Scene
+from here_scene import NOBODY, Scene
 from here_world import Line
 from schedule import Fault
 
@@ -44,15 +44,15 @@ def pause(scene: Scene, fault: Fault) -> tuple[str, str]:
     """Running trials end by themselves; nothing is interrupted."""
     told = scene.world.call("pause", scene.sweep, may_refuse=True)
     if told.returncode:
-        return "nobody", told.stderr.strip()
+        return NOBODY, told.stderr.strip()
     if fault.target % 2 and scene.world.run:  # perhaps while its last trials still run: then it goes on
         code = _one_goes_on(scene, scene.world.run, _resume(scene))
         return "sweep", f"resumed at once, exit {code}"
-    code = scene.ended(120)
-    if code is None:
+    ended = scene.ended(120)
+    if ended is None:
         scene.world.complaints.append("a paused run did not end within 120 s")
     scene.died()
-    return "sweep", f"exit {code}"
+    return "sweep", f"exit {ended}"
 
 
 def stop(scene: Scene, fault: Fault) -> tuple[str, str]:
@@ -77,7 +77,7 @@ def stop_trial(scene: Scene, fault: Fault) -> tuple[str, str]:
     number = numbers[fault.target % len(numbers)]
     scene.cancelled.add((scene.sweep, number))
     told = scene.world.call("stop", f"{scene.sweep}/{number}", may_refuse=True)
-    return f"{scene.sweep}/{number}", f"exit {told.returncode}"
+    return NOBODY if told.returncode else f"{scene.sweep}/{number}", f"exit {told.returncode}"
 
 
 def extend(scene: Scene, fault: Fault) -> tuple[str, str]:
@@ -85,7 +85,7 @@ def extend(scene: Scene, fault: Fault) -> tuple[str, str]:
     added = ",".join(witness.case("calm", 0.1, 10**6 + 2 * len(scene.strikes) + n) for n in range(2))
     line = scene.world.spawn("extend", scene.sweep, "--set", f"case={added}", "-q")
     if scene.world.run is None:
-        return "nobody", f"exit {scene.world.end(line)}"
+        return NOBODY, f"exit {scene.world.end(line)}"
     code = _one_goes_on(scene, scene.world.run, line)
     return "sweep", f"exit {code}"
 

@@ -13,6 +13,7 @@ from report import Strike
 from schedule import Fault
 from witness import ENDS
 
+NOBODY = "nobody"  # the victim of a fault that struck none
 SLACK = 0.3  # seconds after a strike in which a process still dies of it
 STALL = 90.0  # seconds without any trial's start after which a run counts as stuck
 ROUNDS = 12  # times that a person goes on with what is left
@@ -46,7 +47,7 @@ class Scene:
 
     def tell(self, fault: Fault, victim: str, result: str) -> None:
         at = time.monotonic() - self.began
-        self.strikes.append(Strike(round(at, 2), fault.kind, victim, result))
+        self.strikes.append(Strike(round(at, 2), fault.kind, victim, result, victim != NOBODY))
 
     def resume(self, **more: str) -> None:
         """What a person types after the death of a run, or of one that was stopped."""

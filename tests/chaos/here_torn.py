@@ -177,8 +177,8 @@ DAMAGES: dict[str, Callable[[Path, random.Random], None]] = {
     "its head lost": _head_lost,
     "read-only": _read_only,
 }
-# These lose nothing that was committed; what others lose may be the whole sweep.
 # What only a bad disk does, and SQLite may not see: it has no checksums of pages, and reads its log up to the
 # first frame that is wrong, though later ones may be in the database already.
 ROTTEN = frozenset({"garbage in its log", "a page lost", "its end cut off"})
+# These lose nothing that was committed; what others lose may be the whole sweep.
 SOUND = frozenset({"nothing but its end", "garbage in its index"})

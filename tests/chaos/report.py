@@ -18,12 +18,14 @@ MOST = 20  # breaches that are printed; the report has all
 
 @dataclass
 class Strike:
-    """A fault as it happened. `result` is what came of it, in a word or two; empty: nothing to say."""
+    """A fault as it happened. `result` is what came of it, in a word or two; empty: nothing to say. `struck`
+    False: there was nobody to strike, or it could not be done."""
 
     at: float
     kind: str
     victim: str = ""
     result: str = ""
+    struck: bool = True
 
 
 @dataclass
@@ -47,11 +49,13 @@ class Report:
 
     @property
     def verdict(self) -> str:
+        missed = sum(not each.struck for each in self.strikes)
+        what = f"{self.trials} trials, {len(self.strikes)} faults{f' ({missed} missed)' if missed else ''}"
         if not self.breaches:
-            return f"{self.trials} trials, {len(self.strikes)} faults: no promise broken"
+            return f"{what}: no promise broken"
         counted = Counter(breach.invariant for breach in self.breaches)
         told = ", ".join(f"{name}: {n}" for name, n in counted.items())
-        return f"{self.trials} trials, {len(self.strikes)} faults: {len(self.breaches)} breaches ({told})"
+        return f"{what}: {len(self.breaches)} breaches ({told})"
 
     def text(self) -> str:
         """For the terminal."""

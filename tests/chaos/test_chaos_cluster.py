@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import cluster_evidence as evidence
-from cluster_bed import LEASE
-from cluster_evidence import Strike
+import pytest
+from cluster_bed import LEASE, Bed
+from cluster_evidence import COULD_NOT, Strike
 from cluster_faults import KINDS
+from cluster_kinds import Act, BrokenError, Kind, MissedError
+from cluster_scene import Options, Scene
+from lab_host import Host
+from lab_site import Site
 from schedule import Fault
 from witness import Life
+
+from sweepfw.config.deployments import DeploymentState
+from sweepfw.core.deployment import Deployment
 
 
 def life(
@@ -54,6 +65,61 @@ def test_whom_a_fault_excuses() -> None:
         ("poison", "host3", None),
     ]
     assert found[0].since == 10 and found[0].until >= 11 + LEASE
+
+
+def test_a_fault_that_struck_nobody_explains_nothing() -> None:
+    missed = strike("keeper-kill", "host3", 10, 11, "none ran")._replace(struck=False)
+    assert evidence.struck([missed], []) == []
+    halfway = strike("worker-oom", "host3", 10, 11, f"{COULD_NOT}TimeoutError")._replace(struck=False)
+    assert [each.kind for each in evidence.struck([halfway], [])] == ["worker-oom"]
+
+
+def test_a_scene_tells_who_was_struck(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """What raises is told as well, and strikes nobody."""
+
+    def miss(bed: Bed, host: Host, detail: float) -> str:
+        raise MissedError("none ran")
+
+    def fail(bed: Bed, host: Host, detail: float) -> str:
+        raise AssertionError("no such container")
+
+    def see(bed: Bed, host: Host, detail: float) -> str:
+        raise BrokenError("it was not refused")
+
+    acts: dict[str, Act] = {"a": lambda bed, host, detail: "2 s", "b": miss, "c": fail, "d": see}
+    for name, act in acts.items():
+        monkeypatch.setitem(KINDS, name, Kind(act, "", "head", "nobody"))
+    head, lost = Host("host1", "", tmp_path, ""), Host("host2", "", tmp_path, "")
+    lab: Any = SimpleNamespace(hosts=[head, lost])
+    site: Any = SimpleNamespace(lab=lab)
+    scene = Scene(Bed(site, {}, {lost.name}), Options(1), lambda text: None)
+    told = [scene._act(Fault(0, kind, 0, 0.5), head) for kind in "abcd"]
+    assert told == [
+        ("2 s", "", True),
+        ("none ran", "", False),
+        ("could not: AssertionError: no such container", "", False),
+        ("", "it was not refused", True),
+    ]
+    assert scene._act(Fault(0, "a", 0, 0.5), lost) == ("it is lost", "", False)
+
+
+def test_asking_for_the_state_leaves_the_environment_alone(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Faults strike in parallel threads, and each asks for the containers' names."""
+    lab: Any = SimpleNamespace(ssh_config=tmp_path / "ssh_config")
+    site = Site(lab, tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setenv("XDG_STATE_HOME", site.environment["XDG_STATE_HOME"])
+        uid = DeploymentState.create(Deployment("t", (), "", ())).uid
+
+    class Untouched(dict[str, str]):
+        def __setitem__(self, name: str, value: str) -> None:
+            raise AssertionError(f"{name} was set")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "environ", Untouched(os.environ))
+        assert Bed(site, {}).container("head") == f"sweepfw-t-{uid[:6]}-head"
 
 
 def test_who_may_fail_for_good() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_a_hundred_trials_and_ten_faults(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["--trials", "100", "--faults", "10", "--seed", "4", "--report", str(tmp_path)]
     found = here_main.main(words)
@@ -18,7 +20,9 @@ def test_a_hundred_trials_and_ten_faults(tmp_path: Path, capsys: pytest.CaptureF
     print(printed)
     assert found == 0
     assert "no promise broken" in printed
-    assert (tmp_path / "report.json").exists()
+    strikes = json.loads((tmp_path / "report.json").read_text())["strikes"]
+    assert len(strikes) == 10
+    assert sum(each["struck"] for each in strikes) >= 8, strikes
 
 
 def test_every_kind_says_what_it_is(capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,11 +8,14 @@ from pathlib import Path
 import cluster
 import lab_images
 import pytest
+from cluster_evidence import COULD_NOT
 from cluster_scene import Options
 
 SEED = 4
-KINDS = ("worker-kill", "worker-frozen", "keeper-kill", "head-kill", "disk-failing", "ledger-torn")
-KINDS += ("broker-restart", "engine-kill", "cut-long", "tunnel-kill")
+KINDS = (
+    *("worker-kill", "worker-frozen", "keeper-kill", "head-kill", "disk-failing", "ledger-torn"),
+    *("broker-restart", "engine-kill", "cut-long", "tunnel-kill"),
+)
 
 
 @pytest.mark.hosts
@@ -27,3 +30,5 @@ def test_ten_faults_break_no_promise(tmp_path: Path) -> None:
     print(told.text())
     assert told.breaches == []
     assert len(told.strikes) == 10
+    assert [each for each in told.strikes if each.result.startswith(COULD_NOT)] == []
+    assert sum(each.struck for each in told.strikes) >= 8

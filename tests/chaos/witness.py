@@ -245,7 +245,7 @@ def take_memory() -> None:
 
     if not _limit_group(MEMORY // 2):
         resource.setrlimit(resource.RLIMIT_AS, (MEMORY // 2, MEMORY // 2))
-    taken = []
+    taken: list[bytearray] = []
     try:
         while len(taken) < MEMORY // 10_000_000:
             taken += [bytearray(b"x") * 10_000_000]

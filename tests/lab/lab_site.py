@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -13,7 +14,7 @@ from typing import IO
 from lab import Lab
 from lab_host import Host
 
-from sweepfw.config.deployments import DeploymentState
+from sweepfw.config.deployments import DeploymentState, _from_json
 
 ROOT = Path(__file__).parents[2]
 # How the commands begin that run in a worker's container where no trial does. Since OpenSSH 10 sshd begins as
@@ -22,6 +23,8 @@ OURS = (
     *("/sbin/docker-init", "/opt/sweepfw/bin/python", "sweepfw-"),
     *("sshd", "/usr/sbin/sshd", "/usr/lib/openssh/sshd-"),
 )
+# What runs on each host of a deployment on both hosts of a lab.
+ROLES = {"host1": {"rabbitmq", "head", "flower", "tunnel", "worker"}, "host2": {"worker"}}
 
 
 @dataclass
@@ -90,15 +93,9 @@ class Site:
 
     @property
     def state(self) -> DeploymentState:
-        old = os.environ.get("XDG_STATE_HOME")
-        os.environ["XDG_STATE_HOME"] = self.environment["XDG_STATE_HOME"]
-        try:
-            return DeploymentState.load("t")
-        finally:
-            if old is None:
-                del os.environ["XDG_STATE_HOME"]
-            else:
-                os.environ["XDG_STATE_HOME"] = old
+        """Read by its path: tests ask from several threads, which share one environment."""
+        folder = self.folder / "state" / "sweepfw" / "deployments" / "t"
+        return _from_json(folder, json.loads((folder / "deployment.json").read_text()))
 
 
 def containers(host: Host) -> dict[str, tuple[str, str]]:
