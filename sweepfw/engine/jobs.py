@@ -12,7 +12,7 @@ import sweepfw.inside
 from sweepfw import crash
 from sweepfw import snapshot as snapshots
 from sweepfw.config.workspace import Workspace
-from sweepfw.core.model import Sweep
+from sweepfw.core.model import Grant, Sweep
 from sweepfw.trial.attempt import Job
 from sweepfw.trial.editables import editables, import_roots, outside
 from sweepfw.trial.environment import resolve
@@ -24,6 +24,14 @@ if TYPE_CHECKING:
     from sweepfw.trial.guard.secret import Hidden
 
 INSIDE = str(Path(sweepfw.inside.__file__).parent)  # what `import sweepfw` finds in a trial
+
+
+def cover_lost(job: Job, grant: Grant) -> None:
+    """Mask what an attempt reported whose keeper died before it could."""
+    if job.setup.secrets:
+        from sweepfw.trial.guard.masked import cover_reports
+
+        cover_reports(f"{job.run}/trials/{grant.trial}/{grant.attempt}", job.setup.secrets.needles)
 
 
 class Jobs:

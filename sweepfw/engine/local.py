@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from sweepfw.core import states
 from sweepfw.core.model import Denial, Grant, Outcome, Sweep, Worker
 from sweepfw.engine.gate import Gate
+from sweepfw.engine.jobs import cover_lost
 from sweepfw.engine.supply import Heeding, Supply
 from sweepfw.engine.turn import Turn
 from sweepfw.errors import StoppedError, SweepError
@@ -240,6 +241,7 @@ class LocalRun:
             )
         except KeeperDied:
             guarded = self._guarded()
+            cover_lost(job, grant)
             outcome = record_loss(grant, self.ledger, seat.slot, self.listener, alone=alone, counts=guarded)
             self._revive(seat)
         except BaseException:

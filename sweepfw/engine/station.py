@@ -16,6 +16,7 @@ from sweepfw.core.model import Denial, Grant, Outcome, Receipt, Sweep, Worker
 from sweepfw.engine.attempts import Hearing, Running, setup_failure
 from sweepfw.engine.berths import Berth, Berths
 from sweepfw.engine.checkpoints import Checkpoint
+from sweepfw.engine.jobs import cover_lost
 from sweepfw.engine.shipping import Head, Reporting
 from sweepfw.engine.stores import Stores
 from sweepfw.errors import SweepError, UnreachableError
@@ -185,6 +186,7 @@ class Station:
             self._head.say(f"{grant.sweep}/{grant.trial}: {error}")
             running.keeper.close()
             self._keepers[int(slot.name)] = self._guardian.revive(int(slot.name))
+            cover_lost(job, grant)
             alone = grant.losses >= states.TRIES_WHEN_LOST
             record_loss(grant, reporting, slot, hearing, alone=alone, counts=True)
         return hearing.receipt

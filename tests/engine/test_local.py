@@ -15,6 +15,8 @@ from typing import Any
 
 import pytest
 
+from sweepfw.config.secrets import store
+
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 Start = Callable[..., "subprocess.Popen[str]"]
 Wait = Callable[..., None]
@@ -360,3 +362,17 @@ def test_metrics_that_can_not_be_kept_are_no_success(
     told = sweepfw("run", "p")
     assert (told.returncode, told.stderr) == (1, "")
     assert [trial["reason"] for trial in show()["trials"]] == ["output not kept"] * 2
+
+
+def test_what_a_lost_attempt_reported_is_masked(
+    project: Callable[..., Path], sweepfw: Run, show: Any, workspace_folder: Path
+) -> None:
+    store("KEY", b"key-of-the-test")
+    script = 'echo "{\\"$KEY\\": 1}" >> "$SWEEPFW_METRICS"; [ "$SWEEPFW_ATTEMPT" = 2 ] || kill -9 $PPID'
+    project(script, 1, "secrets: {KEY: env}")
+    assert sweepfw("run", "p").returncode == 0
+    [trial] = show()["trials"]
+    assert [attempt["state"] for attempt in trial["attempts"]] == ["lost", "succeeded"]
+    for attempt in (1, 2):
+        told = (workspace_folder / f"runs/p-1/trials/1/{attempt}/metrics.jsonl").read_text()
+        assert told == '{"***************": 1}\n', attempt

@@ -190,3 +190,19 @@ def test_environments_are_built_with_them(
     look_everywhere(cage, head, worker)
     assert b"DEBUG" in worker.log.read_bytes()
     cage.empty()
+
+
+def test_what_a_lost_attempt_reported_comes_to_the_head_masked(
+    head: HeadLab, work: Work, values: dict[str, str], cage: Cage
+) -> None:
+    worker = work("a", slots=1)
+    report = 'printf \'{"%s": 1}\\n{"loss": 2}\\n\' "$TOKEN" >>"$SWEEPFW_METRICS"\n'
+    sweep = submit(head, values, report + '[ "$SWEEPFW_ATTEMPT" = 2 ] || kill -9 $PPID')
+    ended(head, sweep)
+    assert [attempt.state for attempt in head.attempts(sweep)] == ["lost", "succeeded"]
+    for attempt in (1, 2):
+        told = (head.kept(sweep, 1, attempt) / "metrics.jsonl").read_text()
+        assert told == f'{{"{"*" * len(values["TOKEN"])}": 1}}\n{{"loss": 2}}\n', attempt
+    worker.stop()
+    look_everywhere(cage, head, worker)
+    cage.empty()
