@@ -40,14 +40,16 @@ class _Way:
 
 
 class Link:
-    """Listens at `address` (a free port) and leads to `target`. Its methods may be called by any thread."""
+    """Listens at `address` (a free port) and leads to `target`. Its methods may be called by any thread, and
+    return when what they say is so."""
 
     def __init__(self, address: str, target: tuple[str, int]) -> None:
         self.target = target
         self._listener = socket.create_server((address, 0))
         self._listener.setblocking(False)
         self.port: int = self._listener.getsockname()[1]
-        self._lock = threading.Lock()  # guards all below
+        self._changed = threading.Condition()  # guards all below
+        self._turns = 0  # that have begun, each with what was said before it
         self._silent: set[bool] = set()
         self._delay, self._rate = 0.0, 0.0
         self._resets = 0
@@ -57,20 +59,30 @@ class Link:
         self._thread.start()
 
     def silence(self, which: Literal["both", "there", "back"] = "both") -> None:
-        with self._lock:
+        with self._changed:
             self._silent = {"both": {False, True}, "there": {False}, "back": {True}}[which]
+            self._wait_for_a_turn()
 
     def slow(self, *, delay: float = 0.0, rate: float = 0.0) -> None:
-        with self._lock:
+        with self._changed:
             self._delay, self._rate = delay, rate
+            self._wait_for_a_turn()
 
     def reset(self) -> None:
-        with self._lock:
+        with self._changed:
             self._resets += 1
+            self._wait_for_a_turn()
 
     def heal(self) -> None:
-        with self._lock:
+        with self._changed:
             self._silent, self._delay, self._rate = set(), 0.0, 0.0
+            self._wait_for_a_turn()
+
+    def _wait_for_a_turn(self) -> None:
+        """A turn that begins from now on knows all that was said, and the one before it is over."""
+        turn = self._turns + 1
+        if not self._changed.wait_for(lambda: self._turns >= turn, 60):
+            raise TimeoutError(f"{self._thread.name}: nobody works there any more")
 
     def flap(self, times: int, pause: float) -> None:
         """Silent and well in turn; ends well."""
@@ -81,7 +93,7 @@ class Link:
             time.sleep(pause)
 
     def close(self) -> None:
-        with self._lock:
+        with self._changed:
             self._ending = True
         self._thread.join(5)
 
@@ -90,12 +102,14 @@ class Link:
     def _work(self) -> None:
         resets = 0
         while True:
-            with self._lock:
+            with self._changed:
                 silent, delay, rate = set(self._silent), self._delay, self._rate
                 asked, ending = self._resets, self._ending
-            if asked != resets or ending:
-                resets = asked
-                self._end_all()
+                if asked != resets or ending:
+                    resets = asked
+                    self._end_all()
+                self._turns += 1
+                self._changed.notify_all()
             if ending:
                 self._listener.close()
                 return
@@ -121,15 +135,12 @@ class Link:
             self._ways += [_Way(caller, called, False), _Way(called, caller, True)]
 
     def _turn(self, silent: set[bool], delay: float, rate: float) -> None:
-        now = time.monotonic()
-        waiting = False
         with selectors.DefaultSelector() as selector:
             selector.register(self._listener, selectors.EVENT_READ)
             for way in self._ways:
                 if way.back not in silent and not way.ended and way.held < _MOST:
                     selector.register(way.source, selectors.EVENT_READ, way)
-                waiting = waiting or (bool(way.queue) and way.back not in silent)
-            ready = selector.select(_TICK if waiting or silent else 0.2)
+            ready = selector.select(_TICK)
         if silent == {False, True}:
             time.sleep(_TICK)  # the listener stays ready: nobody is let in
             return
