@@ -2,7 +2,7 @@
 
 `scripts/mutate` does all of it, or what is named; `--list` shows them. A mutation is a piece of the source's
 text and what takes its place: where the text is not there any more, that is an error, and not a mutation that
-nobody noticed.
+nobody noticed. Noticed is what makes a test fail: tests that can't begin, or don't end, are an error too.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,7 +25,7 @@ from sweepfw.trial.guard.reap import become_subreaper, kill_children
 ROOT = Path(__file__).parents[2]
 PARTS = ("sweepfw", "tests", "projects", "docker", "scripts", "pyproject.toml")
 FAILED = 1  # pytest's code for tests that failed; all others are errors of ours
-PATIENCE = 300.0  # seconds
+PATIENCE = 200.0  # seconds
 
 
 class Patch(NamedTuple):
@@ -224,26 +226,34 @@ def patch(folder: Path, mutation: Mutation) -> None:
         path.write_text(text.replace(old, new))
 
 
-def run_tests(folder: Path, tests: tuple[str, ...]) -> tuple[int, str]:
-    """pytest's exit code, and what it said."""
+def run_tests(folder: Path, tests: Sequence[str]) -> tuple[int, str]:
+    """pytest's exit code, and what it said; MutationError where it does not end."""
     command = [sys.executable, "-B", "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *tests]
     env = {**os.environ, "PYTHONPATH": str(folder), "CI": "1"}
-    process = subprocess.Popen(
-        command, cwd=folder, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
-    try:
-        said, _ = process.communicate(timeout=PATIENCE)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.communicate()
-        return FAILED, f"they hung for {PATIENCE:.0f} s"
-    finally:
-        kill_children(seconds=5)  # without a guardian, what tests began may live on
-    return process.returncode, said
+    with tempfile.TemporaryFile() as said:  # a pipe would be held open by what tests leave behind
+        process = subprocess.Popen(command, cwd=folder, env=env, stdout=said, stderr=said)
+        try:
+            process.wait(PATIENCE)
+        except subprocess.TimeoutExpired:
+            raise MutationError(f"{' '.join(tests)}: no end after {PATIENCE:.0f} s") from None
+        finally:
+            process.kill()
+            process.wait()
+        said.seek(0)
+        return process.returncode, said.read().decode(errors="replace")
+
+
+def check_unpatched(mutations: Sequence[Mutation], folder: Path) -> str:
+    """All their tests, in a copy in which nothing is changed; MutationError where one is red."""
+    copy(folder)
+    code, said = run_tests(folder, sorted({test for each in mutations for test in each.tests}))
+    if code != 0:
+        raise MutationError(f"red without any mutation (pytest: {code})\n{said[-2000:]}")
+    return "green"
 
 
 def notice(mutation: Mutation, folder: Path) -> str:
-    """The name of the test that noticed; MutationError where none did."""
+    """Which test noticed; MutationError where none did."""
     copy(folder)
     patch(folder, mutation)
     code, said = run_tests(folder, mutation.tests)
@@ -252,12 +262,15 @@ def notice(mutation: Mutation, folder: Path) -> str:
     if code != FAILED:
         raise MutationError(f"{mutation.name}: its tests can't be run (pytest: {code})\n{said[-2000:]}")
     found = re.search(r"^FAILED (\S+)", said, re.MULTILINE)
-    return found[1] if found else said.splitlines()[-1]
+    if not found:
+        raise MutationError(f"{mutation.name}: no test failed, but they went wrong\n{said[-2000:]}")
+    return f"red: {found[1]}"
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="scripts/mutate", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help="these mutations only")
+    parser.add_argument("--unpatched", action="store_true", help="their tests without them: green")
     parser.add_argument("--list", action="store_true", help="show them, and do nothing")
     options = parser.parse_args()
     become_subreaper()
@@ -268,19 +281,24 @@ def main() -> int:
         for mutation in chosen:
             print(f"{mutation.name:30} {mutation.promise}")
         return 0
-    return 1 if sum([not _try(mutation) for mutation in chosen]) else 0
+    well = [_try(each.name, partial(notice, each)) for each in chosen if not options.unpatched]
+    if options.unpatched or not options.names:
+        well.append(_try("none of them", partial(check_unpatched, chosen)))
+    return 0 if all(well) else 1
 
 
-def _try(mutation: Mutation) -> bool:
-    begun = time.monotonic()
+def _try(name: str, check: Callable[[Path], str]) -> bool:
+    """In a folder of its own; nothing that ran there lives on."""
+    begun, well = time.monotonic(), True
     with tempfile.TemporaryDirectory(prefix="sweepfw-mutation-") as folder:
         try:
-            told = f"red: {notice(mutation, Path(folder))}"
+            told = check(Path(folder))
         except MutationError as error:
-            print(f"{mutation.name:30} {time.monotonic() - begun:6.1f} s  {error}", flush=True)
-            return False
-    print(f"{mutation.name:30} {time.monotonic() - begun:6.1f} s  {told}", flush=True)
-    return True
+            well, told = False, str(error)
+        finally:
+            kill_children(seconds=5)  # without a guardian, what tests began may live on
+    print(f"{name:30} {time.monotonic() - begun:6.1f} s  {told}", flush=True)
+    return well
 
 
 if __name__ == "__main__":
