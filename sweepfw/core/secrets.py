@@ -10,12 +10,11 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Literal, NamedTuple, NoReturn
 
-from sweepfw.masking import mask
-
-__all__ = ["NONE", "Need", "Secrets", "files", "mask", "needles", "variables"]
+__all__ = ["NONE", "Need", "Secrets", "files", "needles", "variables"]
 
 SHORTEST = 6  # bytes; what is shorter stands everywhere by chance
 LONGEST = 4096  # bytes; what is longer is looked for in pieces
+MOST = 65_536  # bytes of one secret that are looked for
 MOST_LINES = 300  # of one secret that are looked for singly
 # Of configuration files: the password in an address, and what a key that says so is given.
 _PASSWORD = re.compile(rb"://(?:[^/\s:@]*:)?([^/\s@]+)@")
@@ -76,8 +75,9 @@ def needles(secrets: Mapping[str, bytes]) -> tuple[bytes, ...]:
     """What must not show of these values, longest first, nothing shorter than 6 bytes.
 
     The value and each of its lines; passwords in addresses, and what keys such as `token` are given; each
-    also as it stands in an address, in JSON, in Python's repr, and in base64, wherever in the encoded text it
-    begins.
+    also as it stands in an address, in JSON, in Python's repr, and in base64 on one line, wherever in the
+    encoded text it begins; and the lines that the value alone becomes in base64. Of a very large value that
+    holds for its first part.
     """
     plain = {piece for value in secrets.values() for piece in _pieces(value)}
     found = {form for piece in plain for form in _forms(piece)}
@@ -86,7 +86,7 @@ def needles(secrets: Mapping[str, bytes]) -> tuple[bytes, ...]:
 
 
 def _pieces(value: bytes) -> Iterator[bytes]:
-    whole = value.strip()
+    whole = value.strip()[:MOST]
     lines = [line.strip() for line in whole.splitlines()]
     inner = [match[1] for kind in (_PASSWORD, _GIVEN) for match in kind.finditer(whole)]
     for part in (whole, *lines[:MOST_LINES], *inner[:MOST_LINES]):

@@ -60,20 +60,21 @@ class Jobs:
         self._made: dict[str, Job] = {}
         self._number = number or (lambda: len(self._made))
         self._held: list[int] = []
-        self._lock = threading.Lock()
+        self._lock = threading.Lock()  # held for minutes, where an environment is built
+        self._giving = threading.Lock()  # guards the two below
         self._secrets: Secrets | None = None
         self._hidden: Hidden | None = None
 
-    def give(self, secrets: Secrets) -> None:
-        """What the sweep's secrets are from now on; the same again costs nothing."""
-        with self._lock:
-            if not self._sweep.spec.secrets or secrets == self._secrets:
-                return
-            from sweepfw.trial.secrets import hidden
+    def give(self, secrets: Secrets) -> Hidden | None:
+        """Have these in the jobs that are made from now on. What keepers are told of them: as long as the
+        values are the same, the same."""
+        needs = self._sweep.spec.secrets
+        with self._giving:
+            if needs and secrets != self._secrets:
+                from sweepfw.trial.secrets import hidden
 
-            self._secrets, self._hidden = secrets, hidden(self._sweep.spec.secrets, secrets)
-            for snapshot, job in self._made.items():
-                self._made[snapshot] = job._replace(setup=job.setup._replace(secrets=self._hidden))
+                self._secrets, self._hidden = secrets, hidden(needs, secrets)
+            return self._hidden
 
     def __call__(self, snapshot: str) -> Job:
         job = self._made.get(snapshot)

@@ -23,7 +23,6 @@ from sweepfw.ledger.interface import Ledger
 from sweepfw.snapshot import transfer
 from sweepfw.trial.attempt import Job
 from sweepfw.trial.building import collect
-from sweepfw.trial.secrets import hidden
 
 KEEP_SNAPSHOTS = 7 * 86_400.0  # seconds that one lies here after its last use
 KEEP_ENVIRONMENTS = 30 * 86_400.0
@@ -49,7 +48,6 @@ class Stores:
         self._sweeps: dict[str, Sweep] = {}
         self._jobs: dict[str, Jobs] = {}
         self._made: dict[tuple[str, str], Job] = {}
-        self._given: dict[tuple[str, str], tuple[Secrets, Job]] = {}  # with the secrets that were given last
         self._making: dict[tuple[str, str], Future[Job]] = {}
         self._waiting: dict[str, int] = {}  # uid -> slots that wait for one of its jobs
         self._abandoned: set[str] = set()  # uids of which nobody waited any more
@@ -91,15 +89,12 @@ class Stores:
 
     def _with(self, key: tuple[str, str], job: Job, secrets: Secrets) -> Job:
         """The same job as long as the values are the same, so that keepers are told of it once."""
-        given = self._given.get(key)
-        if given is None or given[0] != secrets:
-            # Not with the lock held: what is to be masked of large files takes seconds to find.
-            setup = job.setup._replace(secrets=hidden(job.spec.secrets, secrets))
-            with self._lock:
-                given = self._given.get(key)
-                if given is None or given[0] != secrets:
-                    given = self._given[key] = (secrets, job._replace(setup=setup))
-        return given[1]
+        hidden = self._jobs[key[0]].give(secrets)  # without the lock: of large files it takes long
+        with self._lock:
+            job = self._made.get(key, job)
+            if job.setup.secrets is not hidden:
+                job = self._made[key] = job._replace(setup=job.setup._replace(secrets=hidden))
+        return job
 
     def _wait(self, key: tuple[str, str], sweep: Sweep, stopped: Callable[[], bool], secrets: Secrets) -> Job:
         with self._lock:
@@ -177,7 +172,6 @@ class Stores:
                 if jobs := self._jobs.pop(uid, None):
                     jobs.close()
             self._made = {key: job for key, job in self._made.items() if key[0] not in uids}
-            self._given = {key: given for key, given in self._given.items() if key[0] not in uids}
         folder = self._place.run(name)
         if folder.parent != self._place.runs or name.startswith(".") or not folder.is_dir():
             return False

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import pickle
+import random
 import re
 from urllib.parse import quote, quote_plus
 
@@ -12,8 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sweepfw.core.secrets import Need, Secrets, files, mask, needles, variables
-from sweepfw.masking import MARK, Masker, cover, spans
+from sweepfw.core.secrets import MOST, Need, Secrets, files, needles, variables
+from sweepfw.masking import MARK, Masker, cover, mask, spans
 
 # Few letters, so that needles begin within one another; no `*`, which a mark could become a part of.
 LETTERS = st.sampled_from(b"ab\n=").map(lambda letter: bytes([letter]))
@@ -162,6 +163,15 @@ def test_large_values_are_found_in_pieces() -> None:
     hidden = needles({"K": value})
     assert max(map(len, hidden)) <= 3 * 4096
     assert set(mask(value, hidden)) == set(b"*")
+
+
+@pytest.mark.parametrize("ends", [b"", b"\n"])
+def test_of_what_is_very_large_the_first_part_is_found_and_its_needles_are_few(ends: bytes) -> None:
+    value = random.Random(7).randbytes(1_000_000).replace(b"\n", ends)
+    hidden = needles({"K": value})
+    assert sum(map(len, hidden)) < 100 * MOST
+    for form in (value[:MOST], quote(value[:MOST], safe="").encode()):
+        assert set(mask(form, hidden)) == set(b"*")
 
 
 def test_values_don_t_show_themselves() -> None:
