@@ -111,10 +111,11 @@ def _forms(piece: bytes) -> Iterator[bytes]:
 
 
 def _wrapped(value: bytes) -> Iterator[bytes]:
-    """The lines that `base64` and openssl make of a longer value."""
+    """The lines that `base64` and openssl make of a longer value; also where a line end follows it, which
+    leaves every character as it is that the value has a part in."""
     from binascii import b2a_base64
 
-    encoded = b2a_base64(value, newline=False)
+    encoded = b2a_base64(value.rstrip(b"\r\n"), newline=False)
     for width in (76, 64):
         if len(encoded) > width:
             for at in range(0, min(len(encoded), MOST_LINES * width), width):

@@ -158,6 +158,21 @@ def test_base64_in_lines(width: int) -> None:
     assert len(shown[-1]) < 16
 
 
+@pytest.mark.parametrize("ends", [b"\n", b"\r\n", b""])
+@pytest.mark.parametrize("width", [76, 64])
+@pytest.mark.parametrize("size", range(100, 106))
+def test_base64_in_lines_of_what_a_variable_holds(size: int, width: int, ends: bytes) -> None:
+    """That has no line end, whatever the stored value ends in; of a file it is encoded too."""
+    value = random.Random(size).randbytes(size - 1) + b"\xff"
+    hidden = needles({"KEY": value + ends})
+    for printed in (value, value + ends):
+        encoded = base64.b64encode(printed)
+        lines = [encoded[at : at + width] for at in range(0, len(encoded), width)]
+        shown = mask(b"\n".join(lines), hidden).split(b"\n")
+        assert set(shown[:-1]) == {b"***"}
+        assert re.fullmatch(rb"\*\*\*[0CDKNQgo=]{0,5}", shown[-1])  # of line ends, if anything
+
+
 def test_large_values_are_found_in_pieces() -> None:
     value = b"".join(b"%d:" % number for number in range(4000))
     hidden = needles({"K": value})
