@@ -175,11 +175,3 @@ def shown(items: Iterable[str]) -> str:
     from shlex import join
 
     return join(items)
-
-
-def mask(output: str, secrets: Iterable[Secret]) -> str:
-    """The text with every secret in it hidden."""
-    for secret in sorted((each.reveal() for each in secrets), key=len, reverse=True):
-        if secret:
-            output = output.replace(secret, _HIDDEN)
-    return output

@@ -10,11 +10,13 @@ from threading import Lock, Thread
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from sweepfw import crash
-from sweepfw.core.command import Cmd, Secret, cmd, mask
+from sweepfw.core.command import Cmd, cmd
+from sweepfw.core.secrets import needles
 from sweepfw.errors import SweepError, UnreachableError
 from sweepfw.fleet import containers, images, layers
 from sweepfw.fleet.facts import Docker
 from sweepfw.fleet.plan import Act, Build, Copy, Key, Make, Run, Step, Write
+from sweepfw.masking import mask
 
 if TYPE_CHECKING:
     from sweepfw.shell.shell import Result, Shell
@@ -118,16 +120,17 @@ class Doing:
             if not failed:
                 return
             if last or not any(_LEFT_BEHIND in line for line in said):
-                hidden = [Secret(text.decode(errors="replace")) for text in self.secrets.values()]
-                raise StepError(step, "the build failed", [mask(line, hidden) for line in _told(said)])
+                raise StepError(step, "the build failed", _told(said))
 
     def _build_once(self, step: Step, image: str) -> tuple[list[str], bool]:
         """What was said at the end, and whether it failed."""
         import io
 
         said: list[str] = []
+        hidden = needles(self.secrets)
 
         def hear(line: str) -> None:
+            line = mask(line.encode(errors="replace"), hidden).decode(errors="replace")
             said.append(line)
             del said[:-200]
             self.progress(step, "detail", line)

@@ -128,12 +128,16 @@ def test_the_first_failure_is_named_and_nothing_that_needs_it_begins() -> None:
     }
 
 
-def test_a_build_that_fails_tells_its_last_lines_without_secrets() -> None:
-    engine = Engine(fail="build")
+@pytest.mark.parametrize("conf", [b"hunter2", b"[global]\nindex-url = https://me:hunter2@host/simple\n"])
+def test_a_build_that_fails_tells_its_lines_without_secrets(conf: bytes) -> None:
+    engine, details = Engine(fail="build"), list[str]()
     steps = [step for step in plan(wanted(empty()), empty(), OURS, UID) if step.what.startswith("build")]
+    doer = doing({"host1": engine}, pip=conf)
+    doer.progress = lambda step, state, detail="": details.append(detail)
     with pytest.raises(StepError, match=r"host1: build image .*: the build failed") as raised:
-        apply(steps, doing({"host1": engine}, pip=b"hunter2"))
+        apply(steps, doer)
     assert raised.value.lines == ("#5 RUN pip", "ERROR: no *** today")
+    assert "ERROR: no *** today" in details and not any("hunter2" in detail for detail in details)
     assert len(engine.ran) == 1
 
 
