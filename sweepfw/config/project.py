@@ -223,7 +223,8 @@ def _check_secrets(fields: dict[str, Any], node: Node, root: Path) -> None:
         if need.source is None:
             continue
         path = os.path.normpath(root.absolute() / os.path.expanduser(need.source))  # noqa: PTH111  # never raises
-        if Path(path).is_relative_to(os.path.normpath(root.absolute())):
+        real = Path(os.path.realpath(path)).is_relative_to(os.path.realpath(root))
+        if real or Path(path).is_relative_to(os.path.normpath(root.absolute())):
             raise place.error(
                 f"{clip(need.source)!r} lies in the project, which is frozen with every sweep; keep it "
                 f"elsewhere, or store it: sweepfw secret set {need.name} --from-file FILE"

@@ -240,3 +240,22 @@ def test_any_value_of_any_key_is_taken_or_refused_in_one_line(
         spec_for(load_project(root))
     except SweepError as error:
         assert not re.search(r"[\x00-\x1f\x7f-\x9f]", str(error))
+
+
+@pytest.mark.parametrize("source", ["../way/key", "../key", "way/key"])
+def test_a_secret_in_the_project_is_refused_whatever_links_lead_there(folder: Path, source: str) -> None:
+    (folder / "key").write_text("x")
+    (folder.parent / "way").symlink_to(folder)
+    (folder.parent / "key").symlink_to(folder / "key")
+    (folder / "way").symlink_to(folder.parent)
+    with pytest.raises(SweepError, match=f"'{source}' lies in the project"):
+        freeze(folder, f"command: a\nsecrets: {{A: {{file: {source}}}}}")
+
+
+def test_a_secret_beside_a_project_that_is_reached_by_a_link_is_outside(folder: Path) -> None:
+    """Its path is kept as it was written: what a link leads to may be another by then."""
+    (folder.parent / "way").symlink_to(folder)
+    (folder.parent / "current").symlink_to(folder.parent / "keys")
+    (folder / "project.yml").write_text("command: a\nsecrets: {A: {file: ../current/a}}")
+    [need] = spec_for(load_project(folder.parent / "way"), None).secrets
+    assert need.source == str(folder.parent / "current/a")
