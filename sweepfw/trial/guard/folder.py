@@ -9,15 +9,14 @@ from collections.abc import Callable
 from sweepfw.trial.guard import outputs
 from sweepfw.trial.guard.files import is_folder, measure, spread, walk
 from sweepfw.trial.guard.removal import remove
+from sweepfw.trial.guard.secret import Hidden
 from sweepfw.trial.guard.workcopy import Changes, WorkCopy, read_manifest
 
 TYPE_CHECKING = False  # the module typing is not loaded here
 if TYPE_CHECKING:
     from typing import Any
 
-    from sweepfw.trial.guard.messages import SecretsMessage, SetupMessage, StartMessage
-    from sweepfw.trial.guard.secret import Hidden
-
+    from sweepfw.trial.guard.messages import SetupMessage, StartMessage
 
 SLOW = 0.000_5  # seconds; 0.1 ms is usual
 SLOW_TIMES = 5
@@ -89,7 +88,7 @@ class Setup:
         self.grace = message["grace"]
         self.log_limit = message["log_limit"]
         self.output_limit = message["output_limit"]
-        self.secrets = _hidden(message["secrets"])
+        self.secrets = Hidden(**message["secrets"]) if message["secrets"] else None
         self.has_outputs = bool(message["outputs"])
         self.is_output = outputs.matcher(message["outputs"])
         self._manifest, self._objects = message["manifest"], message["objects"]
@@ -196,14 +195,6 @@ class AttemptFolder:
             _remove(self.work)
         else:
             self._setup.spares.keep("work", self.work)
-
-
-def _hidden(message: SecretsMessage | None) -> Hidden | None:
-    if message is None:
-        return None
-    from sweepfw.trial.guard.secret import Hidden
-
-    return Hidden(**message)
 
 
 def _make(folder: str) -> None:

@@ -15,6 +15,7 @@ from signal import SIG_IGN, SIGHUP, SIGINT, SIGQUIT, SIGTERM, signal
 from sweepfw.trial.guard import command, oom
 from sweepfw.trial.guard.keeper import keep
 from sweepfw.trial.guard.reap import KEEPER, become_subreaper, close_up, kill_children, name_process
+from sweepfw.trial.guard.secret import sweep
 from sweepfw.trial.guard.wire import Wire
 
 TYPE_CHECKING = False  # the module typing is not loaded here
@@ -37,7 +38,7 @@ def main(umask: int) -> NoReturn:
     name_process("sweepfw-guard")
     become_subreaper()
     close_up()
-    _sweep()
+    sweep()
     gc.collect()
     gc.freeze()  # what is loaded by now is shared with all keepers, and stays so
     Guardian(Wire.of(CONTROL)).serve()
@@ -52,13 +53,6 @@ def _close_others() -> None:
                 os.closerange(fd, fd + 1)  # no error for the one that listed
     except FileNotFoundError:
         os.closerange(CONTROL + 1, 4096)
-
-
-def _sweep() -> None:
-    """Secrets that lie in memory for processes which are gone."""
-    from sweepfw.trial.guard.secret import sweep
-
-    sweep()
 
 
 class Child:
@@ -143,7 +137,7 @@ class Guardian:
         os.waitpid(child.pid, 0)
         kill_children(spare={other.pid for other in self._keepers.values()}, seconds=_KILL)
         child.group.leave()
-        _sweep()
+        sweep()
         os.close(child.wire)
 
     def _end(self) -> None:
@@ -156,4 +150,4 @@ class Guardian:
         kill_children(seconds=_KILL)
         for child in self._keepers.values():
             child.group.leave()
-        _sweep()
+        sweep()

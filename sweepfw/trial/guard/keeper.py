@@ -16,6 +16,7 @@ from sweepfw.trial.guard.log import BoundedLog
 from sweepfw.trial.guard.oom import Group
 from sweepfw.trial.guard.orders import Abandoned, Orders
 from sweepfw.trial.guard.reap import children, kill_children
+from sweepfw.trial.guard.secret import SecretFolder
 from sweepfw.trial.guard.wire import Wire
 
 TYPE_CHECKING = False  # the module typing is not loaded here
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from typing import Any
 
     from sweepfw.trial.guard.messages import Outcome, SetupMessage, StartMessage
-    from sweepfw.trial.guard.secret import SecretFolder
 
 _IDLE = 1.0  # seconds after which a spare working copy is not expected to be used any more
 _KILL_ABANDONED = 2.0  # seconds for killing when nobody is left to tell
@@ -114,8 +114,6 @@ class Keeper:
         """All variables of the trial; its secret files are there then. Raises OSError."""
         env = setup.env
         if setup.secrets:
-            from sweepfw.trial.guard.secret import SecretFolder
-
             self._secret_folder = SecretFolder()
             env = setup.secrets.over(env, self._secret_folder.make(setup.secrets.files))
             crash.point("keeper.secrets")
