@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import statistics
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import attempt_folder
 from cluster_bed import LEASE, WITNESS, Bed
 from cluster_kinds import KINDS
 from invariants import Kept, Key, Struck
@@ -75,26 +74,12 @@ def kept(
                     large = not home and str(trial["params"].get("case", "")).startswith("disk ")
                     untold = attempt["state"] == "lost" and attempt["host"] in gone
                     key = sweep["sweep"], trial["trial"], attempt["attempt"]
-                    found[key] = _kept(place, large=large, untold=untold)
+                    found[key] = _without(attempt_folder.read(place), files=large, outcome=untold)
     return found
 
 
-def _kept(place: Path, *, large: bool, untold: bool) -> Kept:
-    log, outcome = place / "output.log", place / "outcome.json"
-    files = {
-        str(path.relative_to(place / "files")): _digest(path)
-        for path in (place / "files").rglob("*")
-        if path.is_file()
-    }
-    return Kept(
-        _digest(log) if log.is_file() else None,
-        None if large else files,
-        json.loads(outcome.read_text()) if outcome.is_file() and not untold else None,
-    )
-
-
-def _digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+def _without(found: Kept, *, files: bool, outcome: bool) -> Kept:
+    return found._replace(files=None if files else found.files, outcome=None if outcome else found.outcome)
 
 
 # -- whom the faults may have cost something -------------------------------------------------------------

@@ -57,10 +57,10 @@ def everybody() -> list[Process]:
     return [process for process in found if process is not None]
 
 
-def ours(root: Path) -> list[Process]:
-    """Processes that the run in this folder started, whoever their parents are now: it stands in their
-    environment or their command. Zombies have neither, and are none."""
-    mark, me = os.fsencode(root), os.getpid()
+def ours(told: Path | str) -> list[Process]:
+    """Processes whose environment or command has it (a folder of ours, or a mark that we gave),
+    whoever their parents are now. Zombies have neither, and are none."""
+    mark, me = os.fsencode(told), os.getpid()
     return [
         process
         for process in everybody()

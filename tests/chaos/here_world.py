@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import hashlib
 import json
 import os
 import shutil
@@ -18,6 +17,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
+import attempt_folder
 import cases
 import witness
 from here_processes import ours
@@ -203,7 +203,7 @@ class World:
         for folder in (self.workspace / "runs").glob("*/trials/*/*"):
             if folder.name.isdigit():
                 key = (folder.parents[2].name, int(folder.parent.name), int(folder.name))
-                found[key] = _kept(folder)
+                found[key] = attempt_folder.read(folder)
         return found
 
     def make_room(self) -> None:
@@ -244,22 +244,6 @@ def _bytes(path: Path) -> bytes:
         return path.read_bytes()
     except OSError:
         return b""
-
-
-def _kept(folder: Path) -> Kept:
-    def digest(path: Path) -> str | None:
-        return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None
-
-    files = {
-        str(path.relative_to(folder / "files")): digest(path) or ""
-        for path in (folder / "files").rglob("*")
-        if path.is_file()
-    }
-    try:
-        outcome = json.loads((folder / "outcome.json").read_text())
-    except (FileNotFoundError, ValueError):
-        outcome = None
-    return Kept(digest(folder / "output.log"), files, outcome)
 
 
 def _locked(path: Path) -> bool:

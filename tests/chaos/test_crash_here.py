@@ -9,12 +9,13 @@ import sqlite3
 import subprocess
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from crash_cases import HERE, Case
+from here_processes import ours
 
 from sweepfw import crash
 from sweepfw.config.secrets import store
@@ -79,21 +80,10 @@ class World:
 
     def left(self) -> list[str]:
         """Processes of trials, and locks that a run, its guardian or a keeper holds."""
-        found = [str(pid) for pid in _pids() if self.mark.encode() in _command(pid)]
+        found = [str(process.pid) for process in ours(self.mark)]
         place = Workspace(self.root)
         locks = [path.stem for path in (place.state / "locks").glob("*.lock")]
         return found + [uid for uid in locks if SweepLock.held(place, uid)]
-
-
-def _pids() -> Iterator[int]:
-    return (int(name) for name in os.listdir("/proc") if name.isdigit())
-
-
-def _command(pid: int) -> bytes:
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_bytes()
-    except OSError:
-        return b""
 
 
 @pytest.fixture
