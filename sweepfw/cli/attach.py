@@ -42,8 +42,7 @@ def attach(sites: Sites, sweep: str, logs: Any, quiet: bool, as_json: bool) -> i
     view = listener(quiet=quiet, as_json=as_json, logs=logs)
     if not site.live(found):
         return _conclude(site, found, view, quiet=quiet)
-    cursor, _ = site.ledger.ended_since(found.uid, 0)
-    return follow(site, found, view, cursor, quiet=quiet)
+    return follow(site, found, view, site.ledger.last_end(found.uid), quiet=quiet)
 
 
 def follow(site: Site, sweep: Sweep, view: Quiet, cursor: int, *, quiet: bool, fresh: bool = False) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 import click
@@ -30,14 +30,14 @@ def dispatch(there: There, project: Prepared, name: str | None, note: str | None
     """Submit to the deployment and follow; the exit code of `run`."""
     from dataclasses import replace
 
+    from sweepfw.cli.needed import needed
     from sweepfw.cli.progress import listener
-    from sweepfw.config.secrets import gather
     from sweepfw.engine.record import record
     from sweepfw.snapshot import freeze, settle
 
     view = listener(quiet=how.quiet, as_json=how.as_json, logs=how.logs)
     place, say = there.place, view.note
-    secrets = gather(project.spec.secrets)
+    secrets = needed(project.spec, here=False)
     listing = project.survey()
     environment, described = _environment(project.spec, any(e.path == REQUIREMENTS for e in listing.files))
     spec = replace(project.spec, environment=environment, at_once=how.jobs, fail_fast=how.fail_fast)
@@ -86,7 +86,7 @@ def go_on(there: Site, sweep: Sweep, how: Running, cursor: int) -> int:
     now = there.ledger.sweep(sweep.uid)
     if work(now):
         now = there.ledger.open(sweep.uid)
-    elif there.ledger.ended_since(sweep.uid, cursor)[0] == cursor:
+    elif there.ledger.last_end(sweep.uid) == cursor:
         there.ledger.close(sweep.uid)
         return nothing_left(now, how)
     if live:
@@ -141,7 +141,8 @@ def _secrets_there(there: There, secrets: Secrets) -> Iterator[str | None]:
         yield uid
     except SweepError as error:
         if type(error) is SweepError:  # refused: there is no such sweep
-            there.desk.put_secrets(uid, {})
+            with suppress(SweepError):  # the head deletes them in the end
+                there.desk.put_secrets(uid, {})
         raise
 
 

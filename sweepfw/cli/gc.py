@@ -74,9 +74,9 @@ def _shared(place: Workspace, ledger: Ledger) -> Iterator[Path]:
 
 
 def _rubbish(place: Workspace) -> Iterator[Path]:
-    from sweepfw.cli.removal import TRASH
+    from sweepfw.trial.aside import put_aside_before
 
-    yield from place.runs.glob(f"{TRASH}*")
+    yield from (folder for _, folder in put_aside_before(place.runs))
 
 
 def _delete(folders: Iterator[Path], *, dry: bool) -> int:

@@ -43,7 +43,7 @@ def resume(sites: Sites, sweep: str, cancelled: bool, only: str | None, how: Run
         raise unknown_trial(found.name, numbers[-1], found.total)
     secrets, cursor = None, _ended(site, found)
     if cancelled or work(found):  # else nothing is run, and nothing needed
-        secrets = _give_secrets(site, found)
+        secrets = _give(site, found, _needed(site, found))
     if cancelled:
         ledger.reopen(found.uid, ["cancelled"], numbers)
     if site.remote:
@@ -77,8 +77,9 @@ def retry(
     ledger = site.ledger
     wanted = parse_numbers(",".join(numbers), "retry") if numbers and not failed else None
     _check_failed(ledger, found, wanted)
-    secrets, cursor = _give_secrets(site, found), _ended(site, found)
+    secrets, cursor = _needed(site, found), _ended(site, found)
     snapshot = _freeze_again(site, found) if current_code else None
+    _give(site, found, secrets)  # now that nothing can be refused any more
     if wanted and site.remote and not site.live(found):  # else what waited behind a pause would run too
         ledger.hold(found.uid, wanted)
     again = ledger.reopen(found.uid, ["failed"], wanted, snapshot=snapshot)
@@ -112,7 +113,7 @@ def extend(sites: Sites, sweep: str, sets: tuple[str, ...], max_trials: int, how
     site, found = _find(sites, sweep)
     space = unite(Space.from_json(found.spec.space), sets, read_text)
     check_limit(space, max_trials)
-    secrets, cursor = _give_secrets(site, found), _ended(site, found)
+    secrets, cursor = _give(site, found, _needed(site, found)), _ended(site, found)
     added = site.ledger.extend(found.uid, replace(found.spec, space=space.to_json()), expand(space))
     if not how.quiet and not how.as_json:
         click.echo(f"{found.name}: {added:,} combinations added")
@@ -125,21 +126,25 @@ def _find(sites: Sites, name: str) -> Found:
     return sites.find(parse_target(name, trial=False).sweep)
 
 
-def _give_secrets(site: Site, sweep: Sweep) -> Secrets | None:
-    """Those that the sweep needs, as they are now, where its trials get them from. SweepError for what is not
-    there, before anything is changed."""
+def _needed(site: Site, sweep: Sweep) -> Secrets | None:
+    """The secrets that the sweep needs, as they are now. SweepError for what is not there."""
     if not sweep.spec.secrets:
         return None
     from sweepfw.cli.needed import needed
 
-    secrets = needed(sweep.spec, here=not site.remote)
-    site.give(sweep.uid, secrets)
+    return needed(sweep.spec, here=not site.remote)
+
+
+def _give(site: Site, sweep: Sweep, secrets: Secrets | None) -> Secrets | None:
+    """Have them where the sweep's trials get them from."""
+    if secrets is not None:
+        site.give(sweep.uid, secrets)
     return secrets
 
 
 def _ended(site: Site, sweep: Sweep) -> int:
     """How far its ends are told. A deployment runs what is queued at once: it may end before we look."""
-    return site.ledger.ended_since(sweep.uid, 0)[0] if site.remote else 0
+    return site.ledger.last_end(sweep.uid) if site.remote else 0
 
 
 def _check_failed(ledger: Ledger, sweep: Sweep, numbers: Collection[int] | None) -> None:

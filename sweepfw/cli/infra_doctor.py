@@ -45,14 +45,10 @@ def doctor(what: Asked, as_json: bool) -> int:
 
 
 def _look(deployment: Deployment, what: Asked) -> Decision:
-    import tempfile
-    from pathlib import Path
-
     from sweepfw.fleet.up import Making, diagnose
     from sweepfw.shell.access import Access, parse_trust
 
-    with tempfile.TemporaryDirectory(prefix="sweepfw-") as folder:
-        state = infra_hosts.draft(deployment, Path(folder))
+    with infra_hosts.stated(deployment) as (state, _):
         access = Access(state.known_hosts, deployment.identity, trust=parse_trust(what.trust))
         shells = infra_hosts.Reaching(access).open(deployment.hosts)
         try:

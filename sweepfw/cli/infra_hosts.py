@@ -4,7 +4,8 @@ reached with the user's yes to keys that nobody knows."""
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
@@ -130,15 +131,18 @@ def known() -> dict[str, str]:
     return found
 
 
-def draft(deployment: Deployment, folder: Path) -> DeploymentState:
-    """The deployment's state; of one that there is not yet a draft in `folder`, which leaves no trace."""
+@contextmanager
+def stated(deployment: Deployment) -> Iterator[tuple[DeploymentState, bool]]:
+    """The deployment's state; of one that there is not yet a draft, of which no trace is left, and True."""
     import secrets
 
-    from sweepfw.config.deployments import DeploymentState, names
+    from sweepfw.config.deployments import DeploymentState, drafting, names
 
     if deployment.name in names():
-        return DeploymentState.load(deployment.name)
-    return DeploymentState(folder, secrets.token_hex(16), deployment)
+        yield DeploymentState.load(deployment.name), False
+        return
+    with drafting() as folder:
+        yield DeploymentState(folder, secrets.token_hex(16), deployment), True
 
 
 @dataclass(slots=True)

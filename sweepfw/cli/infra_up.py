@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import sys
-import tempfile
 from contextlib import ExitStack
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -45,9 +43,7 @@ def up(what: Asked, skip_unreachable: bool, dry_run: bool, yes: bool) -> int:
     trust = parse_trust(what.trust)
     deployment, old = infra_hosts.wanted(what)
     with ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="sweepfw-")))
-        state = infra_hosts.draft(deployment, folder)
-        fresh = state.folder == folder
+        state, fresh = stack.enter_context(infra_hosts.stated(deployment))
         if not fresh and not dry_run:
             stack.enter_context(state.lock())
         access = Access(state.known_hosts, deployment.identity, trust=trust)
@@ -202,13 +198,13 @@ class Up:
         crash.point("up.created")
         stack.enter_context(self.state.lock())
         self.state.uid = draft.uid
-        for name in ("credentials", "known_hosts"):
-            source: Path = getattr(draft, name)
-            if source.exists():
-                target: Path = getattr(self.state, name)
-                target.touch(0o600)
-                target.write_bytes(source.read_bytes())
-            crash.point("up.copied")
+        if draft.known_hosts.exists():  # a copy: shells are open that look into the draft's
+            self.state.known_hosts.touch(0o600)
+            self.state.known_hosts.write_bytes(draft.known_hosts.read_bytes())
+        crash.point("up.copied")
+        if draft.credentials.exists():
+            draft.credentials.rename(self.state.credentials)
+        crash.point("up.copied")
         self.state.save()
         crash.point("up.kept")
 

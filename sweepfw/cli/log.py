@@ -48,7 +48,9 @@ class Log:
 
         try:
             self._file = self._file or os.fdopen(open_plain(str(self._path)), "rb")
-        except FileNotFoundError:
+        except PermissionError:
+            raise
+        except OSError:  # not there, or what a trial may have put in its place
             return False
         return True
 

@@ -42,7 +42,8 @@ def set_(name: str, from_file: str | None, from_env: str | None) -> None:
     from sweepfw.core.secrets import SHORTEST
 
     if "=" in name:  # what stands behind it is a secret, and not to be repeated on the screen
-        raise SweepError("the value is no part of the name; it is asked for, or --from-file, --from-env")
+        name = name.partition("=")[0]
+        raise SweepError(f"{name}: the value is no part of the name; `sweepfw secret set {name}` asks for it")
     check_name(name)
     if from_file is not None and from_env is not None:
         raise SweepError("--from-file and --from-env exclude each other; name one of them")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 from collections.abc import Iterator
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 
@@ -138,7 +139,8 @@ def _walk(folder: Path, leave: str) -> Iterator[tuple[str, int]]:
             with os.scandir(waiting.pop()) as entries:
                 for entry in entries:
                     if not entry.is_dir(follow_symlinks=False):
-                        yield entry.path, entry.stat(follow_symlinks=False).st_size
+                        with suppress(FileNotFoundError):  # gone since it was listed
+                            yield entry.path, entry.stat(follow_symlinks=False).st_size
                     elif entry.path != leave:
                         waiting.append(entry.path)
         except OSError:

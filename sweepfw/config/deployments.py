@@ -6,7 +6,7 @@ import fcntl
 import json
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from sweepfw.errors import BusyError, SweepError
 
 _FILE = "deployment.json"
 _GONE = ".gone-"  # begins the name of a folder that is being deleted
+_DRAFT = ".draft-"  # that of one of `drafting`
 _FORM = 1  # of deployment.json
 
 
@@ -109,11 +110,9 @@ class DeploymentState:
     @contextmanager
     def lock(self) -> Iterator[None]:
         """Held by `up` and `down`. BusyError where another holds it."""
-        fd = os.open(self.folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fd = _hold(self.folder)
         except BlockingIOError:
-            os.close(fd)
             raise BusyError(
                 f"another `sweepfw infra` changes the deployment {self.name!r} just now; try again later"
             ) from None
@@ -121,6 +120,48 @@ class DeploymentState:
             yield
         finally:
             os.close(fd)
+
+
+@contextmanager
+def drafting() -> Iterator[Path]:
+    """A folder for keys and all of a deployment that there is not yet; it goes without a trace. What somebody
+    left who was killed goes now."""
+    from shutil import rmtree
+    from tempfile import mkdtemp
+
+    root = _root()
+    made = [folder for folder in (root, *root.parents) if not folder.exists()]
+    root.mkdir(mode=0o700, parents=True, exist_ok=True)
+    alone = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(alone, fcntl.LOCK_EX)  # so that none goes before it is held
+        for left in root.glob(f"{_DRAFT}*"):
+            with suppress(BlockingIOError):
+                os.close(_hold(left))
+                rmtree(left, ignore_errors=True)
+        folder = Path(mkdtemp(prefix=_DRAFT, dir=root))
+        held = _hold(folder)
+    finally:
+        os.close(alone)
+    try:
+        yield folder
+    finally:
+        rmtree(folder, ignore_errors=True)
+        os.close(held)
+        with suppress(OSError):  # a deployment came, or another draft is there
+            for folder in made:
+                folder.rmdir()
+
+
+def _hold(folder: Path) -> int:
+    """BlockingIOError where another process holds it."""
+    fd = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(fd)
+        raise
+    return fd
 
 
 def names() -> list[str]:

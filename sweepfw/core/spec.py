@@ -49,7 +49,7 @@ def _pairs(value: Any) -> tuple[tuple[Any, ...], ...]:
     return tuple(tuple(pair) for pair in value)
 
 
-def _needs(value: Any) -> tuple[Any, ...]:
+def _secrets(value: Any) -> tuple[Any, ...]:
     if not value:
         return ()
     from sweepfw.core.secrets import Need
@@ -77,6 +77,6 @@ _READ: Mapping[str, Callable[[Any], Any]] = {
     "needs": _record(Needs),
     "environment": _record(Environment),
     "variables": _pairs,
-    "secrets": _needs,
+    "secrets": _secrets,
     "retries": _pairs,
 }

@@ -60,8 +60,10 @@ class Checkpoint:
     def send_if_due(self) -> None:
         """Send it if it changed and the time has come. Raises SweepError and OSError."""
         if self._wanted and self._clock() >= self._due:
-            self.send()
-            self._due = self._clock() + self._every
+            try:
+                self.send()
+            finally:  # also what was refused is not packed again at once
+                self._due = self._clock() + self._every
 
     def send(self) -> None:
         """Send it if it changed since, and holds anything."""

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import threading
 import time
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import IO
@@ -16,11 +17,10 @@ from sweepfw import crash
 from sweepfw import snapshot as snapshots
 from sweepfw.config.workspace import Workspace
 from sweepfw.core.broker import queue
-from sweepfw.core.deployment import Advert, HeadStatus, LogPart, Orders, WorkerStatus
-from sweepfw.core.model import Attempt, Grant, Outcome, Receipt, Worker
-from sweepfw.core.naming import label
+from sweepfw.core.deployment import Advert, HeadStatus, Orders, WorkerStatus
+from sweepfw.core.model import Grant, Outcome, Receipt, Worker
 from sweepfw.core.secrets import Secrets
-from sweepfw.engine import keeping
+from sweepfw.engine.kept import Kept
 from sweepfw.engine.leases import LeasedLedger
 from sweepfw.engine.roster import Roster
 from sweepfw.engine.scheduler import Scheduler
@@ -28,6 +28,7 @@ from sweepfw.engine.secrets import SecretStore
 from sweepfw.engine.standing import StandingOrders, Stops
 from sweepfw.errors import SweepError
 from sweepfw.snapshot import transfer
+from sweepfw.trial.aside import put_aside, put_aside_before
 
 _ID = re.compile(r"[0-9a-f]{24}", re.ASCII)
 _BOOT = re.compile(r"[0-9a-f]{1,32}", re.ASCII)
@@ -36,7 +37,7 @@ UNCONNECTED = 1.0  # seconds that one waits who has lost the broker: we want to 
 _LOCK_LIMIT = 10_000_000  # characters of a list of versions
 
 
-class HeadDesk:
+class HeadDesk(Kept):
     """The desk on a workspace. Watches the ledger (see leases.Watch)."""
 
     def __init__(
@@ -49,10 +50,10 @@ class HeadDesk:
         deployment: str,
         uid: str,
     ) -> None:
-        self._place, self._ledger, self._roster, self._scheduler = place, ledger, roster, scheduler
+        super().__init__(place, ledger)
+        self._roster, self._scheduler = roster, scheduler
         self._deployment, self._uid, self._started = deployment, uid, time.time()
         self._orders = StandingOrders(place.state / "forgotten.json", self._stops)
-        self._drafts = keeping.emptied(place.state / "drafts")
         self._secrets = SecretStore(place.state / "secrets")
         self._tidy_secrets()
         self._finish_forgetting()
@@ -68,7 +69,9 @@ class HeadDesk:
     def announce(self, worker: Worker, advert: Advert) -> None:
         """See Desk.announce. Its queue has the name that it must have: the head may write to every queue."""
         if not _BOOT.fullmatch(worker.boot) or len(advert.gpus) > _GPUS:
-            raise SweepError(f"worker on {worker.host}: announces itself as no worker of ours does")
+            raise SweepError(
+                f"worker on {worker.host}: a boot is up to 32 hex digits, and no host has over {_GPUS} GPUs"
+            )
         advert = advert._replace(queue=queue(self._uid, worker.host, worker.boot))
         self._ledger.register(worker)
         crash.point("head.registered")
@@ -91,8 +94,8 @@ class HeadDesk:
 
     def environment_lock(self, uid: str, snapshot: str, text: str | None) -> str | None:
         """See Desk.environment_lock."""
-        if not _ID.fullmatch(snapshot):
-            raise SweepError(f"{snapshot[:80]!r}: is no snapshot's id")
+        if snapshot not in self._ledger.snapshots(uid):
+            raise SweepError(f"{snapshot[:80]!r}: is no snapshot of this sweep")
         path = self._place.run(self._ledger.sweep(uid).name) / "environment" / f"{snapshot}.txt"
         if text is not None and not path.exists():
             if len(text) > _LOCK_LIMIT:
@@ -127,50 +130,6 @@ class HeadDesk:
             raise SweepError(f"{min(missing)}: the head has no such content; submit the sweep again")
         return transfer.pack(self._place.snapshots, digests)
 
-    # -- what attempts leave ---------------------------------------------------------------------------
-
-    def keep(self, token: str, pack: IO[bytes]) -> None:
-        """See Desk.keep."""
-        keeping.unpack(pack, self._ledger.folder_of(token), self._drafts)
-        crash.point("head.kept")
-
-    def conclude(
-        self, token: str, offset: int, log: bytes, files: Mapping[str, bytes], outcome: Outcome
-    ) -> Receipt:
-        """See Desk.conclude."""
-        folder = self._ledger.folder_of(token)
-        if log:
-            self._ledger.append_log(token, offset, log)
-        keeping.write(files, folder, self._drafts)
-        crash.point("head.concluded")
-        return self._ledger.finish(token, outcome)
-
-    def put_checkpoint(self, token: str, pack: IO[bytes]) -> bool:
-        """See Desk.put_checkpoint."""
-        grant = self._ledger.granted(token)
-        if grant is None:
-            return False
-        path = self._checkpoint(grant)
-        draft = keeping.store(pack, path, self._drafts)
-        if self._ledger.granted(token) is None:  # it takes a while: another attempt may have begun
-            draft.unlink()
-            return False
-        crash.point("head.checkpoint")
-        draft.replace(path)
-        crash.point("head.checkpointed")
-        return True
-
-    def checkpoint(self, token: str) -> Iterator[bytes] | None:
-        """See Desk.checkpoint."""
-        grant = self._ledger.granted(token)
-        try:
-            return None if grant is None else keeping.pieces(self._checkpoint(grant))
-        except FileNotFoundError:
-            return None
-
-    def _checkpoint(self, grant: Grant) -> Path:
-        return self._place.trial(grant.sweep, grant.trial) / "checkpoint.tar"
-
     # -- secrets ---------------------------------------------------------------------------------------
 
     def put_secrets(self, uid: str, values: Mapping[str, bytes]) -> None:
@@ -179,7 +138,8 @@ class HeadDesk:
         self._tidy_secrets()
 
     def _tidy_secrets(self) -> None:
-        self._secrets.tidy({sweep.uid for sweep in self._ledger.sweeps()})
+        if self._secrets.old():
+            self._secrets.tidy({sweep.uid for sweep in self._ledger.sweeps()})
 
     def secrets(self, token: str) -> Secrets:
         """See Desk.secrets."""
@@ -195,29 +155,6 @@ class HeadDesk:
 
     # -- people ----------------------------------------------------------------------------------------
 
-    def read_log(self, uid: str, trial: int, attempt: int, offset: int, wait: float = 0) -> LogPart:
-        """See Desk.read_log."""
-        deadline = time.monotonic() + wait
-        path = self._folder(uid, trial, attempt) / keeping.LOG
-        while True:
-            rings = self._ledger.output.rings
-            ended = self._attempt(uid, trial, attempt).state != "running"
-            data, size = _read(path, offset)
-            if data or ended or not self._ledger.output.wait(rings, deadline - time.monotonic()):
-                return LogPart(data, ended and offset + len(data) >= size)
-
-    def files(self, uid: str, trial: int, attempt: int) -> dict[str, int]:
-        """See Desk.files."""
-        self._attempt(uid, trial, attempt)
-        return keeping.listed(self._folder(uid, trial, attempt))
-
-    def file(self, uid: str, trial: int, attempt: int, path: str) -> Iterator[bytes]:
-        """See Desk.file."""
-        if path not in self.files(uid, trial, attempt):
-            where = label(self._ledger.sweep(uid).name, trial, attempt)
-            raise SweepError(f"{where}: the head keeps no file {path[:200]!r}")
-        return keeping.pieces(self._folder(uid, trial, attempt) / path)
-
     def forget(self, uid: str) -> None:
         """See Desk.forget."""
         sweep = self._ledger.sweep(uid)
@@ -227,7 +164,7 @@ class HeadDesk:
         }
         # Renamed first: killed at any moment, this leaves a sweep that can be forgotten again, or rubbish
         # whose name tells the next head what workers still have to delete.
-        rubbish = keeping.put_aside(self._place.run(sweep.name))
+        rubbish = put_aside(self._place.run(sweep.name))
         crash.point("remove.aside")
         self._secrets.forget(uid)
         self._ledger.remove(uid)
@@ -237,12 +174,13 @@ class HeadDesk:
 
     def _finish_forgetting(self) -> None:
         """What a head began that was killed."""
-        left = keeping.put_aside_before(self._place.runs)
+        left = put_aside_before(self._place.runs)
         known = {sweep.name for sweep in self._ledger.sweeps()} if left else set()
-        for name, rubbish in left:
+        for name, _ in left:
             if name not in known:
                 self._orders.forget(name, {})
-            shutil.rmtree(rubbish, ignore_errors=True)
+        # A sweep's folder may hold millions of files, and nobody is to wait for us until they are gone.
+        threading.Thread(target=_remove, args=([rubbish for _, rubbish in left],), daemon=True).start()
 
     def drain(self, host: str, *, off: bool = False) -> None:
         """See Desk.drain."""
@@ -277,15 +215,6 @@ class HeadDesk:
             seen = min(silent, time.time() - self._started)  # infinite: not heard of since the head started
             yield WorkerStatus(member.worker, member.advert, alive, seen, drained, running)
 
-    def _attempt(self, uid: str, trial: int, attempt: int) -> Attempt:
-        for found in self._ledger.attempts(uid, trial):
-            if found.number == attempt:
-                return found
-        raise SweepError(f"{label(self._ledger.sweep(uid).name, trial, attempt)}: there is no such attempt")
-
-    def _folder(self, uid: str, trial: int, attempt: int) -> Path:
-        return self._place.attempt(self._ledger.sweep(uid).name, trial, attempt)
-
     # -- what happens at the ledger --------------------------------------------------------------------
 
     def granted(self, grant: Grant, worker: Worker) -> None: ...
@@ -302,15 +231,9 @@ class HeadDesk:
         return {token: answer for token, answer in answers.items() if answer != "go on"}
 
 
-def _read(path: Path, offset: int) -> tuple[bytes, int]:
-    """Bytes from offset on, and the file's size."""
-    try:
-        with path.open("rb") as file:
-            size = os.fstat(file.fileno()).st_size
-            file.seek(min(max(0, offset), size))
-            return file.read(keeping.PIECE), size
-    except FileNotFoundError:
-        return b"", 0
+def _remove(folders: Iterable[Path]) -> None:
+    for folder in folders:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _write_first(path: Path, text: str, drafts: Path) -> None:

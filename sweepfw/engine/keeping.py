@@ -20,7 +20,6 @@ COUNT = 10_000  # files
 LOG = "output.log"  # stored by offset, not in packs
 PIECE = 256_000  # bytes
 RESERVE = 500_000_000  # bytes, or 2 % of the disk if that is less: not for checkpoints
-_ASIDE = ".removed-"  # what the folder of a sweep is renamed to before its content goes
 _FULL = ("No space left on device", "Disk quota exceeded")
 
 
@@ -73,8 +72,8 @@ def _check(folder: Path, size: int, count: int) -> None:
 
 
 def store(pack: IO[bytes], path: Path, drafts: Path) -> Path:
-    """Store the whole pack in a new file of `drafts`, for the caller to move to `path`; synced. DiskFullError
-    before it takes the last of the disk: a pack has no end but its sender's."""
+    """Store the whole pack in a new file of `drafts`, for the caller to move to `path`; synced. SweepError
+    before it takes the last of the disk: a pack has no end but its sender's, and ends come first."""
     draft = drafts / os.urandom(6).hex()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -95,7 +94,7 @@ def store(pack: IO[bytes], path: Path, drafts: Path) -> Path:
 def _check_room(path: Path, drafts: Path) -> None:
     disk = os.statvfs(drafts)
     if disk.f_bavail * disk.f_frsize < min(RESERVE, disk.f_blocks * disk.f_frsize // 50):
-        raise DiskFullError(f"{path}: the head's disk is nearly full; make room, then it goes on")
+        raise SweepError(f"{path}: not stored, the head's disk is nearly full; make room there")
 
 
 def listed(folder: Path) -> dict[str, int]:
@@ -108,21 +107,6 @@ def listed(folder: Path) -> dict[str, int]:
             if stat.S_ISREG(status.st_mode):
                 found[str(path.relative_to(folder))] = status.st_size
     return dict(sorted(found.items()))
-
-
-def put_aside(folder: Path) -> Path:
-    """Give a sweep's folder a name that says that its content can go; one is made where it has none."""
-    rubbish = folder.with_name(f"{_ASIDE}{folder.name}-{os.urandom(4).hex()}")
-    try:
-        folder.rename(rubbish)
-    except FileNotFoundError:
-        rubbish.mkdir(parents=True)
-    return rubbish
-
-
-def put_aside_before(runs: Path) -> list[tuple[str, Path]]:
-    """The sweeps' names, and the folders, of what was put aside and not deleted."""
-    return [(path.name[len(_ASIDE) :].rpartition("-")[0], path) for path in runs.glob(f"{_ASIDE}*")]
 
 
 def pieces(path: Path) -> Iterator[bytes]:

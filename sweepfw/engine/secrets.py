@@ -18,12 +18,12 @@ from sweepfw import crash
 from sweepfw.config.secrets import LARGEST, NAME
 from sweepfw.core.secrets import Secrets
 from sweepfw.errors import SweepError
+from sweepfw.ledger.part import is_token
 
 ALL = 16_000_000  # bytes of all values of a sweep
 COUNT = 1000
 ORPHANED = 86_400.0  # seconds: what was sent so long ago, and of which no sweep came, goes
 _NAME = re.compile(NAME, re.ASCII)
-_UID = re.compile(r"[0-9a-f]{16}", re.ASCII)
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -71,15 +71,20 @@ class SecretStore:
 
     def tidy(self, known: Collection[str]) -> None:
         """Delete the values of sweeps that were never submitted, or were removed by a head that died."""
+        for uid in self.old() - set(known):
+            self.forget(uid)
+
+    def old(self) -> set[str]:
+        """The uids whose values came so long ago that their sweeps must be there by now."""
+        found = set()
         for place in self._folder.glob("*"):
-            if place.name in known or not _UID.fullmatch(place.name):
-                continue
             with suppress(FileNotFoundError):  # it goes just now
-                if place.stat().st_mtime < self._clock() - ORPHANED:
-                    self.forget(place.name)
+                if is_token(place.name) and place.stat().st_mtime < self._clock() - ORPHANED:
+                    found.add(place.name)
+        return found
 
     def _place(self, uid: str) -> Path:
-        if not _UID.fullmatch(uid):
+        if not is_token(uid):
             raise SweepError(f"{uid[:80]!r}: is no sweep's uid")
         return self._folder / uid
 

@@ -153,7 +153,8 @@ def choose(folder: str) -> tuple[list[str], int, bool]:
 class Reporting:
     """The ledger as `run_attempt` sees it on a worker: an attempt's end is told after all that it left.
 
-    `release` is called when all but the end is told: the slot is free before the head sends the next trial.
+    `release` is called when all but the end is told, or read into memory with it: the slot is free before
+    the head sends the next trial.
     `told` is that end, once the head knows it.
     """
 

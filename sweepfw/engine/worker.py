@@ -7,9 +7,8 @@ import shutil
 import signal
 import socket
 import threading
-import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
@@ -188,22 +187,21 @@ class Service:
     def _try(self, act: Callable[[Running], None], running: Running) -> None:
         try:
             act(running)
-        except (SweepError, OSError) as error:
+        except Exception as error:  # in a thread of its own nobody else would say it
             if not self.closing.is_set():
-                say(f"{running.grant.sweep}/{running.grant.trial}: {error}")
+                kind = "" if isinstance(error, (SweepError, OSError)) else f"{type(error).__name__}: "
+                say(f"{running.grant.sweep}/{running.grant.trial}: {kind}{error}")
 
     def _renew(self) -> None:
         """Tell of every attempt. Where that takes its time the others go side by side: one after another, a
         long line would cost healthy trials their leases."""
-        waiting, near = self.station.leased(), True
-        while waiting and near:
-            begun = time.monotonic()
-            self._try(self._tell, waiting.pop(0))
-            near = time.monotonic() - begun < FAR
-        if waiting:
-            with ThreadPoolExecutor(SIDE_BY_SIDE) as pool:
-                for running in waiting:
-                    pool.submit(self._try, self._tell, running)
+        waiting = self.station.leased()
+        with ThreadPoolExecutor(SIDE_BY_SIDE) as pool:
+            near = True
+            while waiting and near:
+                near = bool(wait([pool.submit(self._try, self._tell, waiting.pop(0))], FAR).done)
+            for running in waiting:
+                pool.submit(self._try, self._tell, running)
 
     def _tell(self, running: Running) -> None:
         self.station.renew(running.grant.token)

@@ -9,23 +9,21 @@ from sweepfw.core.deployment import SETTINGS, TUNNEL_UID
 
 # Everything else in the file stays as it is, also what has no newline at its end; a link stays a link; the
 # file is replaced as a whole, with its mode, and is never there half written. Hosts that share a home take
-# turns: a folder is made by one of them only, also on NFS. Whoever was killed with it is waited for no longer
-# than 10 s.
+# turns: a folder is made by one of them only, also on NFS. One that has been there for 10 s was left by
+# somebody who was killed.
 _SCRIPT = r"""
 set -eu
 umask 077
 tag=$1 line=$2
 folder=$HOME/.ssh file=$HOME/.ssh/authorized_keys lock=$HOME/.ssh/.sweepfw.lock
-tries=0
+tries=0 seen=
 while [ -n "$line" ] || [ -e "$file" ]; do
     mkdir -p "$folder"
     mkdir "$lock" 2>/dev/null && break
-    tries=$((tries + 1))
-    if [ $tries -gt 100 ]; then
-        rmdir "$lock" 2>/dev/null || true
-        mkdir "$lock"
-        break
-    fi
+    now=$(stat -c '%i %y' "$lock" 2>/dev/null || true)
+    if [ "$now" != "$seen" ]; then tries=0; fi # another has it by now
+    seen=$now tries=$((tries + 1))
+    if [ $tries -gt 100 ]; then rmdir "$lock" 2>/dev/null || true; fi
     sleep 0.1
 done
 trap 'rmdir "$lock" 2>/dev/null || true' EXIT

@@ -222,6 +222,10 @@ class HttpLedger:
         ended: tuple[int, list[Attempt]] = self._call("ledger/ended_since", uid=uid, cursor=cursor)
         return ended
 
+    def last_end(self, uid: str) -> int:
+        last: int = self._call("ledger/last_end", uid=uid)
+        return last
+
     def snapshots(self, uid: str | None = None) -> set[str]:
         ids: set[str] = self._call("ledger/snapshots", uid=uid)
         return ids

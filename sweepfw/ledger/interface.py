@@ -248,6 +248,10 @@ class Ledger(Protocol):
         """Attempts that ended after `cursor` (0: from the first), in the order of their ends; the new one."""
         ...
 
+    def last_end(self, uid: str) -> int:
+        """The cursor of what ended last, for `ended_since`; 0 where nothing has ended."""
+        ...
+
     def snapshots(self, uid: str | None = None) -> set[str]:
         """Ids of all snapshots that some sweep, attempt or reopened trial names; or of those that this sweep
         and its trials' last attempts ran, and their next will."""

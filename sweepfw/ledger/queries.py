@@ -165,6 +165,13 @@ class Queries(Part):
             ).fetchall()
         return (found[-1][0] if found else cursor), [rows.attempt(row[1:]) for row in found]
 
+    def last_end(self, uid: str) -> int:
+        """See Ledger.last_end."""
+        with self._db.read() as db:
+            (sweep,) = find_sweep(db, uid, "id")
+            found = db.execute("SELECT max(ending) FROM attempt WHERE sweep = ? AND ending > 0", (sweep,))
+            return int(found.fetchone()[0] or 0)
+
     def snapshots(self, uid: str | None = None) -> set[str]:
         """See Ledger.snapshots."""
         with self._db.read() as db:

@@ -115,12 +115,13 @@ OF_A_HOST = sorted(
 def test_the_table_is_what_it_should_be() -> None:
     """So that a call that is added is thought about here: workers have no others than these."""
     both = {"ledger/granted", "ledger/sweep", "ledger/running_on"}
-    both |= {f"desk/{name}" for name in ("environment_lock", "manifest", "contents", "checkpoint")}
+    both |= {f"desk/{name}" for name in ("manifest", "contents", "checkpoint")}
     assert {path for path, method in METHODS.items() if method.who == "both"} == both
     # What names no host's: a worker needs it before it has an attempt, or for all of them.
     free = {"ledger/sweep", "desk/environment_lock", "desk/manifest", "desk/contents"}
     assert {*WORKERS, *both} - set(OF_A_HOST) == free
     assert "desk/secrets" in OF_A_HOST and METHODS["desk/secrets"].current
+    assert METHODS["desk/environment_lock"].involved
 
 
 @pytest.mark.parametrize("path", PEOPLES)
@@ -155,6 +156,22 @@ def test_nothing_has_changed_but_by_those_who_may(world: World) -> None:
     assert world.ask("ledger/append_log", world.mine, token("a")) == 200
     assert world.ask("ledger/pause", world.mine, PEOPLE) == 200
     world.head.check()
+
+
+def test_who_runs_nothing_of_a_sweep_settles_none_of_its_versions(tmp_path: Path) -> None:
+    """Nor fills the head's disk with lists for snapshots that there are not."""
+    world = World(tmp_path)
+    try:
+        uid, snapshot = world.mine.uid, world.mine.snapshot
+        given = {"uid": uid, "snapshot": snapshot, "text": "evil==1"}
+        assert world.head.ask("desk/environment_lock", given, token("gpu1")).status == 403
+        assert world.head.ask("desk/environment_lock", given | {"text": None}, token("a")).told is None
+        elsewhere = given | {"snapshot": "7" * 24}
+        assert world.head.ask("desk/environment_lock", elsewhere, token("a")).status == 409
+        good = given | {"text": "numpy==1"}
+        assert world.head.ask("desk/environment_lock", good, token("a")).told == "numpy==1"
+    finally:
+        world.head.stop()
 
 
 def test_an_attempt_that_ended_gets_no_secrets_and_stores_nothing(tmp_path: Path) -> None:

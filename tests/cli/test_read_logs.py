@@ -159,3 +159,23 @@ def test_the_log_limit_is_the_sweeps(made: Made) -> None:
         and shown.endswith(text(100)[-50:])
         and b"700 bytes left out" in shown
     )
+
+
+@pytest.mark.parametrize("kind", ["link", "pipe", "folder"])
+def test_what_a_trial_put_in_the_place_of_its_log_counts_as_not_there(made: Made, kind: str) -> None:
+    """It must not end what shows the logs of all the others."""
+    sweep = made.sweep([{"x": 1}])
+    grant = made.attempt(sweep, 1, log=b"its own\n")
+    path = made.place.attempt(sweep.name, 1, grant.attempt) / "output.log"
+    path.unlink()
+    make = {
+        "link": lambda: path.symlink_to("/etc/passwd"),
+        "pipe": lambda: os.mkfifo(path),
+        "folder": path.mkdir,
+    }
+    make[kind]()
+    shown = Log(path, 1000)
+    assert not shown.read(lambda _: pytest.fail("shown"), ended=False)
+    assert not shown.read(lambda _: pytest.fail("shown"), ended=True)
+    done = call("logs", f"{sweep.name}/1")
+    assert (done.exit_code, done.stdout) == (0, "")

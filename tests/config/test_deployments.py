@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from sweepfw.config.deployments import DeploymentState, HostRecord, choose, names
+from sweepfw.config.deployments import DeploymentState, HostRecord, choose, drafting, names
 from sweepfw.config.workspace import Workspace
 from sweepfw.core.deployment import Build, Deployment, Host
 from sweepfw.errors import BusyError, SweepError
@@ -159,3 +161,35 @@ def test_another_versions_file_is_said(root: Path) -> None:
     path.write_text(json.dumps({**json.loads(path.read_text()), "form": 9}))
     with pytest.raises(SweepError, match="another version's"):
         DeploymentState.load("lab")
+
+
+DRAFTING = """
+import sys
+from sweepfw.config.deployments import drafting
+with drafting() as folder:
+    (folder / "credentials.json").write_text("a key")
+    print(folder, flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_what_a_killed_draft_left_goes_with_the_next(root: Path) -> None:
+    """And what another still has does not. A draft holds keys, and is no deployment."""
+    command = [sys.executable, "-c", DRAFTING]
+    with subprocess.Popen(
+        command, env=os.environ, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as other:
+        assert other.stdout
+        left = Path(other.stdout.readline().strip())
+        try:
+            with drafting() as mine:
+                assert (left / "credentials.json").exists() and mine != left
+                assert mine.stat().st_mode & 0o777 == 0o700
+            assert not mine.exists()
+            assert names() == []
+        finally:
+            other.kill()
+    assert left.exists()
+    with drafting():
+        assert not left.exists()
+    assert list(root.iterdir()) == []  # as it was made by the other one

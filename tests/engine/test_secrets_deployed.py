@@ -146,3 +146,15 @@ def test_a_run_that_dies_before_it_submits_leaves_no_sweep(
     os.utime(head.place.state / "secrets" / submitting[0], (1, 1))
     assert sweepfw("run", "kept", "-q").returncode == 0
     assert submitting[0] not in kept(head)  # the next secrets that came took it away
+
+
+def test_a_retry_that_is_refused_changes_none(sweepfw: Sweepfw, project: Path, head: HeadLab) -> None:
+    store(sweepfw, "of the first run")
+    (project / "trial.sh").write_text("exit 3\n")
+    name = json.loads(sweepfw("run", "kept", "--json").stdout.splitlines()[-1])["sweep"]
+    before = kept(head)
+    store(sweepfw, "a newer one")
+    project.rename(project.with_name("gone"))
+    told = sweepfw("retry", name, "--current-code")
+    assert told.returncode == 2 and "not there any more" in told.stderr, told.stdout + told.stderr
+    assert kept(head) == before

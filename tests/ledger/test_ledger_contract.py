@@ -272,8 +272,10 @@ def test_failures_and_losses_are_counted_until_the_trial_is_reopened(ledger, uid
 
 def test_ends_are_read_in_their_order(ledger, uid, take) -> None:
     grants = [take(1), take(2), take(3)]
+    assert ledger.last_end(uid) == 0
     ledger.finish(grants[2].token, DONE)
     cursor, ended = ledger.ended_since(uid, 0)
+    assert ledger.last_end(uid) == cursor
     assert [attempt.trial for attempt in ended] == [3]
     assert ledger.ended_since(uid, cursor) == (cursor, [])
     ledger.finish(grants[0].token, FAILED)

@@ -24,9 +24,9 @@ ME, OTHER = Worker("here", "b1"), Worker("elsewhere", "b2")
 # What each may call at all. All that isn't here is for people.
 WORKERS_ALONE = {
     *("register", "claim", "renew", "append_log", "finish"),
-    *("announce", "orders", "keep", "conclude", "put_checkpoint", "secrets"),
+    *("announce", "orders", "keep", "conclude", "put_checkpoint", "secrets", "environment_lock"),
 }
-BOTH = {"granted", "sweep", "running_on", "environment_lock", "manifest", "contents", "checkpoint"}
+BOTH = {"granted", "sweep", "running_on", "manifest", "contents", "checkpoint"}
 
 
 @pytest.fixture

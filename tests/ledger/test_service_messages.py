@@ -323,9 +323,13 @@ def test_the_desk_over_http(head, desk, worker_desk) -> None:
         ("digits-1",),
     )
     assert head.desk.calls == [("announce", HOST, advert), ("orders", HOST, 4, 0.5, False)]
-    assert desk.environment_lock("u", "s", None) is None
-    assert worker_desk.environment_lock("u", "s", "numpy==1") == "numpy==1"
-    assert worker_desk.environment_lock("u", "s", "numpy==2") == "numpy==1"
+    with pytest.raises(SweepError, match="runs no trial of that sweep"):
+        worker_desk.environment_lock("u", "s", None)
+    uid = head.ledger.submit(SPEC, "s", drafts(1)).uid
+    head.ledger.claim(uid, 1, HOST, "0", "claim")
+    assert worker_desk.environment_lock(uid, "s", None) is None
+    assert worker_desk.environment_lock(uid, "s", "numpy==1") == "numpy==1"
+    assert worker_desk.environment_lock(uid, "s", "numpy==2") == "numpy==1"
     assert desk.lacks(["a", "b"]) == {"a", "b"}
     desk.put_manifest("i\x7f\u00e9", b"\x00\xff")
     assert worker_desk.manifest("i\x7f\u00e9") == b"\x00\xff"

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from itertools import chain, islice
 from typing import IO, Any, NamedTuple, Protocol
 
-from sweepfw.core.model import Attempt, Draft, Objective, Trial
+from sweepfw.core.model import Attempt, Draft, Objective, Trial, Worker
 from sweepfw.errors import BusyError, DiskFullError, LedgerError, SweepError
 from sweepfw.ledger.desk import Desk
 from sweepfw.ledger.interface import Ledger
@@ -102,6 +102,8 @@ class Answers:
                 return refusal(403, "this token is another host's")
             if method.current and self._ledger.granted(arguments["token"]) is None:
                 return refusal(403, "this token's attempt does not run any more")
+            if method.involved and not self._runs(call.caller, arguments["uid"]):
+                return refusal(403, "this worker runs no trial of that sweep")
             if "wait" in arguments:
                 arguments["wait"] = min(max(arguments["wait"], 0.0), LONGEST_WAIT)
             request = call.fields.get(REQUEST)
@@ -148,6 +150,10 @@ class Answers:
         if method.stream:
             return Answer(204, b"") if found is None else _streamed(found)
         return Answer(200, _json(method.gives.dump(found)))
+
+    def _runs(self, caller: Caller, uid: str) -> bool:
+        everywhere = Worker(caller.host or "", "")
+        return any(found == uid for found, _ in self._ledger.running_on(everywhere))
 
     def _host_of(self, token: str) -> str | None:
         host = self._hosts.get(token) or self._ledger.host_of(token)

@@ -36,8 +36,9 @@ class Crowd:
 
     @contextmanager
     def held(self, connection: socket.socket) -> Iterator[None]:
-        """It is a newcomer, and open, until this ends."""
+        """It is a newcomer, and open, until this ends. BrokenError where there are to be no more."""
         with self._lock:
+            self._check_open()
             newcomers = self._places[None]
             if len(newcomers) >= NEWCOMERS:
                 self._let_go(newcomers)
@@ -63,8 +64,7 @@ class Crowd:
     def idle(self, connection: socket.socket) -> None:
         """Its call was answered. BrokenError where there are to be no more."""
         with self._lock:
-            if self._closing:
-                raise BrokenError("the service stops")
+            self._check_open()
             self._enter(connection, self._callers[connection], busy=False)
 
     def make_room(self) -> None:
@@ -84,6 +84,10 @@ class Crowd:
             return idle_only and any(busy for _, busy in places)
 
     # -- with the lock held ----------------------------------------------------------------------------
+
+    def _check_open(self) -> None:
+        if self._closing:
+            raise BrokenError("the service stops")
 
     def _enter(self, connection: socket.socket, caller: Caller | None, *, busy: bool) -> None:
         self._leave(connection)

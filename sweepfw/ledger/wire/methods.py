@@ -21,8 +21,8 @@ _KEEP_LIMIT = 128_000_000
 class Method(NamedTuple):
     """`once`: a repetition would do it twice, so the service remembers its first answer. `body`: what the
     message's body is, where that is not the arguments, and the argument that gets it. `limit`: bytes of a
-    worker's pack. `slow`: its answer may take minutes. `current`: only for the
-    attempt that its trial has now."""
+    worker's pack. `slow`: its answer may take minutes. `current`: only for the attempt that its trial has
+    now. `involved`: only for workers that run a trial of the sweep."""
 
     who: Who
     takes: Mapping[str, Form] = {}
@@ -33,6 +33,7 @@ class Method(NamedTuple):
     limit: int | None = None
     slow: bool = False
     current: bool = False
+    involved: bool = False
 
 
 _DRAFTS: tuple[Literal["drafts"], str] = ("drafts", "drafts")
@@ -116,6 +117,7 @@ METHODS: Mapping[str, Method] = {
     "ledger/host_of": Method("people", _TOKEN, maybe(TEXT)),
     "ledger/running_on": Method("both", {"worker": WORKER}, forms.HELD),
     "ledger/ended_since": Method("people", {"uid": TEXT, "cursor": WHOLE}, forms.ENDED),
+    "ledger/last_end": Method("people", _UID, WHOLE),
     "ledger/snapshots": Method("people", {"uid": maybe(TEXT)}, many(TEXT, set)),
     # -- the desk
     "desk/announce": Method("worker", {"worker": WORKER, "advert": forms.ADVERT}),
@@ -123,7 +125,7 @@ METHODS: Mapping[str, Method] = {
         "worker", {"worker": WORKER, "seen": WHOLE, "wait": REAL, "connected": FLAG}, forms.ORDERS
     ),
     "desk/environment_lock": Method(
-        "both", {"uid": TEXT, "snapshot": TEXT, "text": maybe(TEXT)}, maybe(TEXT)
+        "worker", {"uid": TEXT, "snapshot": TEXT, "text": maybe(TEXT)}, maybe(TEXT), involved=True
     ),
     "desk/lacks": Method("people", {"digests": many(TEXT)}, many(TEXT, set)),
     "desk/put_contents": Method("people", body=_PACK, slow=True),
