@@ -75,12 +75,10 @@ class Cage:
         }
         self.found: list[str] = []  # what should not be: place, canary, form
         self.seen: set[str] = set()  # kinds of places in which the control was seen
-        self.looked: dict[str, int] = {}  # kinds of places -> bytes
 
     def look(self, kind: str, place: str, data: bytes | str) -> None:
         """Look in what was found at a place of this kind."""
         data = data.encode(errors="surrogateescape") if isinstance(data, str) else data
-        self.looked[kind] = self.looked.get(kind, 0) + len(data)
         if self.control.encode() in data:
             self.seen.add(kind)
         for needle, what in self.needles.items():
@@ -97,7 +95,7 @@ class Cage:
                 path = here / name
                 if path in spared:
                     continue
-                with suppress(FileNotFoundError):
+                with suppress(OSError):  # gone, or not ours to read
                     self.look(f"{kind}: names", str(path), str(path.relative_to(root)))
                     if path.is_symlink():
                         self.look(kind, str(path), str(path.readlink()))

@@ -67,6 +67,7 @@ _WHOLE = (
     "tests/engine/test_secrets_deployed.py",
     "tests/attacks/test_files_outputs.py",
     "tests/attacks/test_hosts_containers.py",
+    "tests/attacks/test_texts_flower.py",
 )
 
 

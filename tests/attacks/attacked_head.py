@@ -198,10 +198,10 @@ def framed(body: bytes) -> bytes:
 
 def exchange(stream: ssl.SSLSocket, message: bytes) -> list[Reply]:
     """All answers until the service closes the connection."""
-    with suppress(OSError):
-        stream.sendall(message)
     got = b""
-    with suppress(OSError):
+    with suppress(ConnectionError, ssl.SSLError):
+        stream.sendall(message)
+    with suppress(ConnectionError, ssl.SSLError):
         while piece := stream.recv(65_536):
             got += piece
     return replies(got)

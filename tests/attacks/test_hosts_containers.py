@@ -80,9 +80,7 @@ def tried(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
     (folder / "mine/theirs").write_text("of root")
     (folder / "mine/theirs").chmod(0o600)
     (folder / "ro/file").write_text("data")
-    for path in (folder, *folder.parents):
-        if path.stat().st_uid == os.getuid() and "pytest" in path.name:
-            path.chmod(0o755)
+    (folder / "ro").chmod(0o755)
     found = host_facts.read(
         answer({**GOOD, "who": f"{UID}\n{UID}\nada\nada\n{UID}\n/home/ada", "gpus": ""}), MARK, 0.0, 2e9
     )

@@ -137,7 +137,8 @@ def test_a_worker_that_was_killed_leaves_none_and_its_successor_asks_again(
 ) -> None:
     worker = work("a", slots=1)
     sweep = submit(head, values, TELL + 'test "$SWEEPFW_ATTEMPT" = 2 || sleep 600')
-    until(lambda: (head.folder / "witness").exists(), what="a trial with secrets")
+    witness = head.folder / "witness"
+    until(lambda: witness.exists() and witness.read_text().endswith("\n"), what="a trial with secrets")
     worker.kill()
     until(lambda: not worker.locked(), what="an end of all that it started")
     (folder,) = folders(head)

@@ -15,12 +15,12 @@ from worker_lab import HeadLab, WorkerLab, until
 from sweepfw.engine.desk import HeadDesk
 from sweepfw.errors import DiskFullError
 
-SLOTS = 6
+SLOTS = 12
 
 
 def test_renewals_of_many_trials_go_side_by_side(broker: Broker, tmp_path: Path) -> None:
     """One after another they would take longer than the lease, and healthy trials would be lost."""
-    head = HeadLab(tmp_path, broker, lease=6, renew=1)
+    head = HeadLab(tmp_path, broker, lease=12, renew=1)
     link = Link("127.0.0.1", head.service.address)
     head.line.port, port = link.port, head.line.port
     worker = WorkerLab(head, "a", slots=SLOTS)
@@ -31,7 +31,7 @@ def test_renewals_of_many_trials_go_side_by_side(broker: Broker, tmp_path: Path)
         until(lambda: len(head.ledger.running(sweep.uid)) == SLOTS, 60, "trials that run")
         link.slow(delay=0.8)
         expired = []
-        deadline = time.monotonic() + 15
+        deadline = time.monotonic() + 20
         while time.monotonic() < deadline:
             expired += [n for n, state in enumerate(head.states(sweep), 1) if state != "running"]
             time.sleep(0.2)

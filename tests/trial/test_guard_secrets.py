@@ -6,6 +6,7 @@ import base64
 import errno
 import json
 import os
+import re
 import resource
 import signal
 import stat
@@ -28,8 +29,8 @@ FILE = b"first line of it\nsecond line of it\n"
 
 def folders(keepers: list[int]) -> list[str]:
     """What lies in memory for secrets now, made by these processes."""
-    made = [name for name in os.listdir("/dev/shm") if name.startswith("sweepfw-")]
-    return [name for name in made if int(name.split("-")[2]) in keepers]
+    made = [match for name in os.listdir("/dev/shm") if (match := re.match(r"sweepfw-\d+-(\d+)-", name))]
+    return [match.string for match in made if int(match[1]) in keepers]
 
 
 @pytest.fixture
@@ -211,8 +212,9 @@ def test_gone_whoever_is_killed(killed: str, tmp_path: Path, wait_until: Callabl
 def test_sweep_spares_what_is_somebody_s() -> None:
     mine = SecretFolder()
     path = mine.make({"conf": b"x"})
-    left = path.replace(path.split("-")[3], "1")  # another process had our id once
-    other = left.replace(left.split("-")[1], "77")  # another container's
+    start, container, process, _, *rest = path.split("-")
+    left = "-".join([start, container, process, "1", *rest])  # another process had our id once
+    other = "-".join([start, "77", process, "1", *rest])  # another container's
     foreign = path + "-of-something-else"
     for folder in (left, other, foreign):
         os.mkdir(folder)
