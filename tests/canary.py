@@ -106,13 +106,14 @@ class Cage:
     def watching_processes(
         self, mine: Callable[[Mapping[bytes, bytes]], bool], every: float = 0.1
     ) -> Iterator[None]:
-        """Look at the arguments of all processes of this machine, and of the containers on it, again and
-        again; and at the environments of those that are not `mine`: which may have secrets."""
+        """Look at the arguments of all processes of this machine, and of the containers on it, of each once;
+        and at the environments of those that are not `mine`: which may have secrets."""
         ended = threading.Event()
+        known: dict[str, bytes] = {}
 
         def watch() -> None:
             while not ended.wait(every):
-                self._look_at_processes(mine)
+                self._look_at_processes(mine, known)
 
         thread = threading.Thread(target=watch, daemon=True)
         thread.start()
@@ -122,18 +123,23 @@ class Cage:
             ended.set()
             thread.join()
 
-    def _look_at_processes(self, mine: Callable[[Mapping[bytes, bytes]], bool]) -> None:
+    def _look_at_processes(
+        self, mine: Callable[[Mapping[bytes, bytes]], bool], known: dict[str, bytes]
+    ) -> None:
         for pid in filter(str.isdigit, os.listdir("/proc")):
             if int(pid) == os.getpid():
                 continue
             with suppress(OSError):
                 place = Path("/proc", pid)
                 arguments = (place / "cmdline").read_bytes()
+                if known.get(pid) == arguments:
+                    continue
                 self.look("ps", f"{pid}: {arguments[:200]!r}", arguments)
                 environment = (place / "environ").read_bytes()
                 pairs = dict(entry.partition(b"=")[::2] for entry in environment.split(b"\0"))
                 if not mine(pairs):
                     self.look("environments", f"{pid}: {arguments[:200]!r}", environment)
+                known[pid] = arguments
 
     def empty(self) -> None:
         """Fail where a canary was found."""

@@ -18,7 +18,7 @@ import pytest
 from processes import family, marked
 
 TRIALS = 200
-KILLS = 20
+KILLS = 8
 
 # A trial in bash tells a witness outside of sweepfw of its start and its end, and leaves a child behind.
 TRIAL = """
@@ -41,7 +41,7 @@ def witnessed(make_project: Callable[..., Path], tmp_path: Path) -> tuple[Path, 
 
 
 @pytest.mark.slow
-def test_twenty_kills(
+def test_kills_at_random_moments(
     witnessed: tuple[Path, str],
     start_sweepfw: Callable[..., subprocess.Popen[str]],
     sweepfw: Callable[..., subprocess.CompletedProcess[str]],
