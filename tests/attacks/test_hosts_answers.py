@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -15,6 +14,7 @@ import pexpect
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sshd import Sshd, needs_sshd, public
 
 from sweepfw.cli.infra_doctor import described, picture, to_json
 from sweepfw.cli.terminal import Screen
@@ -24,8 +24,6 @@ from sweepfw.fleet.doctor import Case, complaints
 from sweepfw.fleet.look import Seen
 from sweepfw.fleet.remains import read as read_remains
 
-SSHD = shutil.which("sshd", path="/usr/sbin:/usr/local/sbin:" + os.environ.get("PATH", ""))
-needs_sshd = pytest.mark.skipif(SSHD is None, reason="no sshd here")
 OURS = ("\x1b[1m", "\x1b[2m", "\x1b[31m", "\x1b[32m", "\x1b[33m", "\x1b[0m")
 
 NASTY = "\\033]0;pwned\\007\\033[2J\\302\\233\\342\\200\\256 evil\\r"
@@ -48,7 +46,6 @@ NONSENSE = {
     "words",
     "numbers",
     "silence",
-    "huge",
     "claims of other paths",
     "claims to be another",
     "another time",
@@ -59,67 +56,20 @@ NONSENSE = {
 def hostile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], list[str]]]:
     """hostile("words"): options for `infra doctor` that lead to such a host."""
     monkeypatch.setenv("HOME", str(tmp_path))
-    for name in ("host", "client"):
-        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", tmp_path / name], check=True)
-    started: list[subprocess.Popen[bytes]] = []
+    programs = tmp_path / "programs"
+    sshd = Sshd(tmp_path / "sshd", f"SetEnv PATH={programs}:/usr/bin:/bin")
 
     def start(kind: str) -> list[str]:
-        programs = tmp_path / "programs"
         programs.mkdir()
         for name, script in PROGRAMS[kind].items():
             (programs / name).write_text(f"#!/bin/sh\n{script}\n")
             (programs / name).chmod(0o755)
-        # sshd on the two ends of a pipe: no port, and none to find.
-        (tmp_path / "sshd_config").write_text(
-            f"HostKey {tmp_path}/host\nAuthorizedKeysFile {tmp_path}/client.pub\nStrictModes no\nUsePAM no\n"
-            f"PidFile none\nSetEnv PATH={programs}:/usr/bin:/bin\n"
-        )
-        if os.getuid() == 0:
-            Path("/run/sshd").mkdir(exist_ok=True)
-        import socket
-
-        with socket.socket() as listener:
-            listener.bind(("127.0.0.1", 0))
-            port = listener.getsockname()[1]
-        started.append(
-            subprocess.Popen(
-                [
-                    str(SSHD),
-                    "-D",
-                    "-p",
-                    str(port),
-                    "-o",
-                    "ListenAddress=127.0.0.1",
-                    "-f",
-                    tmp_path / "sshd_config",
-                ],
-                stderr=subprocess.DEVNULL,
-            )
-        )
-        key = subprocess.run(
-            ["ssh-keygen", "-lf", tmp_path / "host.pub"], check=True, capture_output=True, text=True
-        ).stdout.split()[1]
-        deadline_wait(port)
-        return ["-a", f"127.0.0.1:{port}", "-i", f"{tmp_path}/client", "--trust", f"127.0.0.1={key}"]
+        sshd.start()
+        key = public(sshd.host_keys[0]).fingerprint
+        return ["-a", f"127.0.0.1:{sshd.port}", "-i", str(sshd.client_key), "--trust", f"127.0.0.1={key}"]
 
     yield start
-    for process in started:
-        process.terminate()
-        process.wait(10)
-
-
-def deadline_wait(port: int) -> None:
-    import socket
-    import time
-
-    deadline = time.monotonic() + 20
-    while True:
-        try:
-            socket.create_connection(("127.0.0.1", port), timeout=1).close()
-            return
-        except OSError:
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
+    sshd.stop()
 
 
 def harmless(shown: str) -> None:
