@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import json
-import socket
 import sqlite3
 import ssl
 import time
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from ledger_doors import SPEC, drafts
-from ledger_service import HOSTS, PEOPLE, certificate, token
+from ledger_service import HOSTS, PEOPLE, Head, token
+from ledger_wire import Reply, exchange, framed, opening, tls
 
 from sweepfw.config.workspace import Workspace
 from sweepfw.core.deployment import Advert
@@ -23,16 +23,9 @@ from sweepfw.engine.leases import LeasedLedger, Leases
 from sweepfw.engine.publisher import Message, Publisher
 from sweepfw.engine.roster import Roster
 from sweepfw.engine.scheduler import Scheduler
-from sweepfw.ledger.client import Client
-from sweepfw.ledger.service import Service
 
 UID = "0123456789abcdef"
 A, B = Worker("a", "a1"), Worker("b", "b1")
-
-
-class Reply(NamedTuple):
-    status: int
-    told: Any
 
 
 class Sent(Publisher):
@@ -54,41 +47,26 @@ class Sent(Publisher):
         return set()
 
 
-class AttackedHead:
+class AttackedHead(Head):
     """As `engine.head.Head` puts it together; `reports` is what its service would have logged."""
 
     def __init__(self, folder: Path) -> None:
         self.place = Workspace(folder / "head")
         self.place.root.mkdir(parents=True)
         self.place.prepare()
-        self.reports: list[str] = []
         self.said: list[str] = []  # by the scheduler
-        self.ledger = LeasedLedger(self.place.ledger, self.place.runs, Leases(300))
-        self.roster = Roster(self.place.state / "workers.json", HOSTS, 30)
+        ledger = LeasedLedger(self.place.ledger, self.place.runs, Leases(300))
+        roster = Roster(self.place.state / "workers.json", HOSTS, 30)
         self.sent = Sent()
-        self.scheduler = Scheduler(self.ledger, self.roster, self.sent, self.said.append)
-        self.desk = HeadDesk(self.place, self.ledger, self.roster, self.scheduler, deployment="d", uid=UID)
-        pem, key = certificate()
-        (folder / "cert.pem").write_text(pem)
-        (folder / "key.pem").write_text(key)
-        self.service = Service(
-            self.ledger,
-            self.desk,
-            address=("127.0.0.1", 0),
-            certificate=folder / "cert.pem",
-            key=folder / "key.pem",
-            people=PEOPLE,
-            workers={host: token(host) for host in HOSTS},
-            report=self.reports.append,
-        )
-        self.service.start()
+        self.scheduler = Scheduler(ledger, roster, self.sent, self.said.append)
+        desk = HeadDesk(self.place, ledger, roster, self.scheduler, deployment="d", uid=UID)
+        super().__init__(folder, ledger=ledger, desk=desk)
         self.scheduler.start()
 
     def stop(self) -> None:
         self.scheduler.stop()
         self.desk.end()
-        self.service.stop()
-        self.ledger.disconnect()
+        super().stop()
 
     def populate(self) -> tuple[Grant, Grant]:
         """A sweep of twelve trials, of which one runs on each of two hosts; their grants."""
@@ -101,16 +79,8 @@ class AttackedHead:
 
     # -- asking ----------------------------------------------------------------------------------------
 
-    def connect(self, seconds: float = 20) -> socket.socket:
-        return socket.create_connection(self.service.address, timeout=seconds)
-
     def tls(self, seconds: float = 20) -> ssl.SSLSocket:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-        return context.wrap_socket(self.connect(seconds))
-
-    def client(self, host: str | None = None, **options: Any) -> Client:
-        return Client(self.connect, certificate()[0], PEOPLE if host is None else token(host), **options)
+        return tls(self.connect(seconds))
 
     def ask(self, path: str, told: Any, shown: str = PEOPLE, body: bytes | None = None) -> Reply:
         """One call on a connection of its own. With a body, `told` stands in the field for arguments."""
@@ -125,7 +95,7 @@ class AttackedHead:
         with self.tls() as stream:
             answers = exchange(stream, message)
         assert len(answers) <= 1, answers
-        return answers[0] if answers else Reply(0, None)
+        return answers[0] if answers else Reply(0)
 
     # -- what is true afterwards -----------------------------------------------------------------------
 
@@ -184,38 +154,3 @@ INVARIANTS = {
         SELECT a.token FROM attempt a LEFT JOIN trial t ON t.sweep = a.sweep AND t.number = a.trial
         WHERE t.number IS NULL""",
 }
-
-
-def opening(path: str, *more: str, shown: str = PEOPLE, host: str = "head") -> bytes:
-    """A call's first lines, without the empty one."""
-    lines = (f"POST {path} HTTP/1.1", f"Host: {host}", f"Authorization: Bearer {shown}", *more)
-    return ("\r\n".join(lines) + "\r\n").encode()
-
-
-def framed(body: bytes) -> bytes:
-    return f"Content-Length: {len(body)}\r\n\r\n".encode() + body
-
-
-def exchange(stream: ssl.SSLSocket, message: bytes) -> list[Reply]:
-    """All answers until the service closes the connection."""
-    got = b""
-    with suppress(ConnectionError, ssl.SSLError):
-        stream.sendall(message)
-    with suppress(ConnectionError, ssl.SSLError):
-        while piece := stream.recv(65_536):
-            got += piece
-    return replies(got)
-
-
-def replies(got: bytes) -> list[Reply]:
-    found = []
-    while got:
-        head, _, got = got.partition(b"\r\n\r\n")
-        status = int(head.split(b" ")[1])
-        fields = dict(line.lower().split(b": ", 1) for line in head.split(b"\r\n")[1:])
-        if b"transfer-encoding" in fields:
-            return [*found, Reply(status, got)]
-        size = int(fields[b"content-length"])
-        body, got = got[:size], got[size:]
-        found.append(Reply(status, json.loads(body) if body else None))
-    return found

@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from attacked_head import A, AttackedHead, opening
+from attacked_head import A, AttackedHead
 from ledger_service import token
+from ledger_wire import opening
 
 from sweepfw.core.model import Worker
 from sweepfw.ledger.client import HttpDesk, HttpLedger

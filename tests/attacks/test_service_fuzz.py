@@ -8,18 +8,20 @@ from __future__ import annotations
 
 import json
 import os
+import ssl
 import tempfile
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import pytest
-from attacked_head import A, AttackedHead, B, Reply, framed, opening
+from attacked_head import A, AttackedHead, B
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from ledger_doors import SPEC, drafts
 from ledger_service import PEOPLE, token
+from ledger_wire import Reply, framed, one_reply, opening
 from shape_values import BYTES, JSON, Known, arguments, values
 
 from sweepfw.core.model import Grant
@@ -55,43 +57,30 @@ class Talk:
 
     def __init__(self, head: AttackedHead) -> None:
         self.head = head
-        self._streams: dict[str, Any] = {}
+        self._lines: dict[str, tuple[ssl.SSLSocket, IO[bytes]]] = {}
 
     def ask(self, path: str, shown: str, told: str, body: bytes | None) -> Reply:
         lines = opening(f"/{path}", shown=shown)
         message = lines + framed(told.encode() if body is None else body)
         if body is not None and METHODS[path].body[0] != "drafts":
             message = lines + f"Sweepfw-Arguments: {told}\r\n".encode() + framed(body)
-        stream = self._streams.get(shown) or self.head.tls()
-        self._streams[shown] = stream
+        if shown not in self._lines:
+            stream = self.head.tls()
+            self._lines[shown] = stream, stream.makefile("rb")
+        stream, file = self._lines[shown]
         stream.sendall(message)
-        reply, lasting = _answer(stream)
-        if not lasting:
-            self._streams.pop(shown).close()
+        reply = one_reply(file) or Reply(0)
+        if not reply.lasting:
+            self._close(shown)
         return reply
 
     def close(self) -> None:
-        for stream in self._streams.values():
-            stream.close()
+        for shown in list(self._lines):
+            self._close(shown)
 
-
-def _answer(stream: Any) -> tuple[Reply, bool]:
-    got = b""
-    while b"\r\n\r\n" not in got:
-        piece = stream.recv(65_536)
-        if not piece:
-            return Reply(0, got), False
-        got += piece
-    head, _, body = got.partition(b"\r\n\r\n")
-    status, lines = int(head.split(b" ")[1]), head.lower()
-    if b"transfer-encoding" in lines:
-        while not body.endswith(b"0\r\n\r\n"):
-            body += stream.recv(65_536)
-        return Reply(status, body), True
-    size = int(lines.partition(b"content-length: ")[2].split(b"\r\n")[0])
-    while len(body) < size:
-        body += stream.recv(65_536)
-    return Reply(status, body), b"connection: close" not in lines
+    def _close(self, shown: str) -> None:
+        for end in self._lines.pop(shown):
+            end.close()
 
 
 class There(NamedTuple):
@@ -198,9 +187,9 @@ def one(talk: Talk, data: st.DataObject, path: str) -> None:
         shown = token(host_of(told, head))
     reply = talk.ask(path, shown, said, body)
     assert reply.status in (200, 204, 400, 403, 409, 413), (path, reply)
-    assert b"Traceback" not in reply.told and b'File "' not in reply.told
+    assert b"Traceback" not in reply.body and b'File "' not in reply.body
     if path != "desk/secrets":
-        assert b"YSB2YWx1ZSB0aGF0IG5vYm9keQ" not in reply.told  # the secret, as it crosses the wire
+        assert b"YSB2YWx1ZSB0aGF0IG5vYm9keQ" not in reply.body  # the secret, as it crosses the wire
 
 
 def host_of(told: Any, head: AttackedHead) -> str:

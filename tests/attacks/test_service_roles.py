@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from attacked_head import A, AttackedHead, framed, opening
+from attacked_head import A, AttackedHead
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from ledger_service import PEOPLE, token
+from ledger_wire import framed, opening
 
 from sweepfw.core.model import Grant
 from sweepfw.ledger.wire.access import Access

@@ -12,8 +12,9 @@ from collections.abc import Iterator
 from contextlib import suppress
 
 import pytest
-from attacked_head import AttackedHead, Reply, exchange, framed, opening
+from attacked_head import AttackedHead
 from ledger_service import PEOPLE, token
+from ledger_wire import Reply, exchange, framed, opening
 
 from sweepfw.core.model import Grant
 

@@ -173,8 +173,8 @@ class Head:
         self.service.start()
         self.address = self.service.address
 
-    def connect(self) -> socket.socket:
-        return socket.create_connection(self.address, timeout=10)
+    def connect(self, seconds: float = 10) -> socket.socket:
+        return socket.create_connection(self.address, timeout=seconds)
 
     def client(self, host: str | None = None, **options: Any) -> Client:
         """Of a host's worker, or of people."""

@@ -1,4 +1,4 @@
-"""Messages as nobody should send them: huge, endless, slow, garbage. And the service's own end."""
+"""Messages as nobody should send them, packs, failures of the head, and the service's own end."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import errno
 import io
 import json
 import socket
-import ssl
 import tempfile
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +19,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from ledger_doors import HOST, SPEC, drafts
 from ledger_service import PEOPLE, FolderDesk, Head, token
+from ledger_wire import ended, exchange, framed, opening, replies, tls
 
 from sweepfw.core.deployment import Advert
 from sweepfw.core.model import Outcome, Receipt
 from sweepfw.errors import BusyError, DiskFullError, LedgerError, SweepError
-from sweepfw.ledger import service
 from sweepfw.ledger.client import HttpDesk, HttpLedger
 from sweepfw.ledger.service import Service
 from sweepfw.ledger.wire import answers
@@ -45,118 +45,6 @@ def desk(head) -> HttpDesk:
 @pytest.fixture
 def worker_desk(head) -> HttpDesk:
     return HttpDesk(head.client("here"))
-
-
-def tls(head: Head) -> ssl.SSLSocket:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-    return context.wrap_socket(head.connect())
-
-
-def opening(path: str, *more: str, shown: str = PEOPLE) -> bytes:
-    lines = (f"POST {path} HTTP/1.1", "Host: head", f"Authorization: Bearer {shown}", *more, "\r\n")
-    return "\r\n".join(lines).encode()
-
-
-def answer(stream: ssl.SSLSocket) -> tuple[int, Any]:
-    """The one answer until the service closes."""
-    told = b""
-    while piece := stream.recv(65_536):
-        told += piece
-    first, _, body = told.partition(b"\r\n\r\n")
-    return int(first.split(b" ")[1]), json.loads(body)
-
-
-# -- too much ------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(("shown", "limit"), [(PEOPLE, 64_000_000), (token("here"), 16_000_000)])
-def test_large_calls_are_refused_before_they_are_sent(head, shown, limit) -> None:
-    with tls(head) as stream:
-        stream.sendall(opening("/ledger/sweep", f"Content-Length: {limit + 1}", shown=shown))
-        assert answer(stream)[0] == 413
-
-
-def test_endless_calls_are_refused(head, monkeypatch) -> None:
-    monkeypatch.setattr(answers, "JSON_LIMIT", {"people": 100_000, "worker": 100_000})
-    with tls(head) as stream:
-        stream.sendall(opening("/ledger/sweep", "Transfer-Encoding: chunked"))
-        with pytest.raises(OSError):  # it stops listening
-            for _ in range(100_000):
-                stream.sendall(b"10000\r\n" + b" " * 65_536 + b"\r\n")
-    assert HttpLedger(head.client()).sweeps() == []
-
-
-def test_endless_heads_are_refused(head) -> None:
-    with tls(head) as stream:
-        stream.sendall(b"POST / HTTP/1.1\r\nX: " + b"x" * 70_000)
-        assert answer(stream)[0] == 431
-
-
-def test_a_worker_keeps_only_so_much(head, worker_desk, desk, tmp_path, monkeypatch) -> None:
-    monkeypatch.setitem(METHODS, "desk/keep", METHODS["desk/keep"]._replace(limit=1_000_000))
-    with pytest.raises(SweepError, match="larger than 1000000"):
-        worker_desk.keep("t", io.BytesIO(b"x" * 5_000_000))
-    assert not (tmp_path / "desk/kept-t").exists()
-    worker_desk.keep("t", io.BytesIO(b"x" * 900_000))
-    assert (tmp_path / "desk/kept-t").stat().st_size == 900_000
-
-
-def test_a_large_submit_arrives_whole(head) -> None:
-    ledger = HttpLedger(head.client())
-    wide = [draft._replace(params=dict(draft.params) | {"text": "v" * 2000}) for draft in drafts(5_000)]
-    sweep = ledger.submit(SPEC, "s", iter(wide))  # more than is held in memory
-    assert sweep.total == 5_000
-    assert [trial.params for trial in ledger.trials(sweep.uid)] == [draft.params for draft in wide]
-
-
-# -- too slow ------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def hurried(monkeypatch) -> None:
-    for name in ("_HEAD", "_BODY", "_IDLE", "_LINGER"):
-        monkeypatch.setattr(service, name, 0.3)
-
-
-def ended(stream: socket.socket) -> bool:
-    """Whether the service closed it, within seconds."""
-    stream.settimeout(5)
-    try:
-        return stream.recv(1) == b""
-    except ConnectionError:
-        return True
-
-
-@pytest.mark.parametrize("sent", [b"", b"P", opening("/ledger/sweep", "Content-Length: 5") + b"{"])
-def test_who_falls_silent_is_left(head, hurried, sent) -> None:
-    with tls(head) as stream:
-        stream.sendall(sent)
-        assert ended(stream)
-
-
-def test_who_never_speaks_tls_is_left(head, hurried) -> None:
-    with head.connect() as stream:
-        assert ended(stream)
-
-
-def test_a_head_that_drips_is_left(head, hurried) -> None:
-    with tls(head) as stream:
-        began = time.monotonic()
-        with pytest.raises(OSError):
-            while time.monotonic() < began + 10:
-                stream.sendall(b"x")
-                time.sleep(0.05)
-        assert time.monotonic() - began < 5
-
-
-def test_nobody_waits_for_a_silent_neighbour(head) -> None:
-    silent = [head.connect() for _ in range(20)]
-    began = time.monotonic()
-    assert HttpLedger(head.client()).sweeps() == []
-    assert time.monotonic() - began < 5
-    for connection in silent:
-        connection.close()
 
 
 # -- garbage -------------------------------------------------------------------------------------------
@@ -196,16 +84,12 @@ PATHS = st.sampled_from([f"/{path}" for path in METHODS] + ["/", "*", "//", "/%0
 @settings(max_examples=120)
 @given(path=PATHS, lines=st.lists(LINES, max_size=3), body=st.binary(max_size=60))
 def test_no_message_is_our_fault(lasting, path, lines, body) -> None:
-    head = opening(path, "Connection: close").removesuffix(b"\r\n")
-    with tls(lasting) as stream:
-        stream.settimeout(5)
+    head = opening(path, "Connection: close")
+    with tls(lasting.connect()) as stream:
         stream.sendall(head + b"".join(line + b"\r\n" for line in lines) + b"\r\n" + body)
-        try:
+        with suppress(OSError):  # it broke off, as the message did
             socket.socket.shutdown(stream, socket.SHUT_WR)
-            status = answer(stream)[0]
-        except (OSError, IndexError, ValueError):
-            status = 0  # it broke off, as the message did
-    assert status < 500, status
+        assert all(reply.status < 500 for reply in replies(stream))
     assert lasting.reports == []
 
 
@@ -243,23 +127,18 @@ def test_no_arguments_are_our_fault(lasting, path, data) -> None:
     elif method.body[0]:
         body, more = b"bytes", [f"Sweepfw-Arguments: {told}"]
     shown = token("here") if method.who == "worker" else PEOPLE
-    with tls(lasting) as stream:
+    with tls(lasting.connect()) as stream:
         lines = ("Connection: close", f"Content-Length: {len(body)}", *more)
-        stream.sendall(opening(f"/{path}", *lines, shown=shown) + body)
-        raw = b""
-        while piece := stream.recv(65_536):
-            raw += piece
-    status = int(raw.split(b" ")[1])
-    assert status in (200, 204, 400, 403, 409), raw
+        [reply] = exchange(stream, opening(f"/{path}", *lines, shown=shown) + b"\r\n" + body)
+    assert reply.status in (200, 204, 400, 403, 409), reply
     assert lasting.reports == []
 
 
 def test_deep_and_long_numbers_are_refused(head) -> None:
     for body in (b"[" * 100_000, b"1" * 10_000, b'{"name":' * 50_000):
-        with tls(head) as stream:
-            head_lines = opening("/ledger/sweep", f"Content-Length: {len(body)}", "Connection: close")
-            stream.sendall(head_lines + body)
-            assert answer(stream)[0] == 400
+        with tls(head.connect()) as stream:
+            [reply] = exchange(stream, opening("/ledger/sweep", "Connection: close") + framed(body))
+            assert reply.status == 400
     assert head.reports == []
 
 
@@ -286,12 +165,12 @@ def test_packs_arrive_and_come_back(head, desk, worker_desk, tmp_path) -> None:
 
 
 def test_a_pack_that_breaks_off_is_not_stored(head, tmp_path, wait_until) -> None:
-    with tls(head) as stream:
-        stream.sendall(opening("/desk/put_contents", "Transfer-Encoding: chunked") + b"5\r\nhello\r\n")
+    with tls(head.connect()) as stream:
+        stream.sendall(opening("/desk/put_contents", "Transfer-Encoding: chunked") + b"\r\n5\r\nhello\r\n")
     wait_until(lambda: not head.service._crowd)
     assert not (tmp_path / "desk/contents").exists()
-    with tls(head) as stream:
-        stream.sendall(opening("/desk/put_contents", "Content-Length: 9") + b"hello")
+    with tls(head.connect()) as stream:
+        stream.sendall(opening("/desk/put_contents", "Content-Length: 9") + b"\r\nhello")
     wait_until(lambda: not head.service._crowd)
     assert not (tmp_path / "desk/contents").exists()
 
@@ -439,7 +318,7 @@ def test_stop_is_soon_done_and_what_is_under_way_is_answered(tmp_path) -> None:
     asking = threading.Thread(target=ask)
     asking.start()
     assert slow.entered.wait(10)
-    idle = tls(head)
+    idle = tls(head.connect())
     began = time.monotonic()
     head.service.stop()
     head.service.stop()
