@@ -89,7 +89,10 @@ class Stores:
 
     def _with(self, key: tuple[str, str], job: Job, secrets: Secrets) -> Job:
         """The same job as long as the values are the same, so that keepers are told of it once."""
-        hidden = self._jobs[key[0]].give(secrets)  # without the lock: of large files it takes long
+        jobs = self._jobs.get(key[0])
+        if jobs is None:  # removed just now
+            raise StoppedError("stopped before it began")
+        hidden = jobs.give(secrets)  # without the lock: of large files it takes long
         with self._lock:
             job = self._made.get(key, job)
             if job.setup.secrets is not hidden:
