@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import lab_images
 import pytest
 from lab import Lab
+from lab_handmade import Handmade
 
 LAB = "SWEEPFW_LAB" in os.environ  # scripts/test --lab says so
 
@@ -20,6 +22,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if "_lab_runs" in getattr(item, "fixturenames", ()):
             item.add_marker("hosts")
+            # Starting hosts and building images count too; what these tests call has limits of its own.
+            item.add_marker(pytest.mark.timeout(900))
 
 
 @pytest.fixture(scope="session")
@@ -55,3 +59,11 @@ def start_lab(_lab_runs: None) -> Iterator[Callable[..., Lab]]:
     yield start
     for lab in labs:
         lab.stop()
+
+
+@pytest.fixture
+def handmade(lab: Lab, tmp_path: Path) -> Iterator[Handmade]:
+    """A deployment that was never up, and nothing of which stays."""
+    handmade = Handmade.create(lab, tmp_path / "workspace")
+    yield handmade
+    handmade.clear()

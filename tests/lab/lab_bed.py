@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +18,7 @@ import pytest
 from lab import Lab
 from lab_host import Host
 from lab_site import OURS, Site
+from lab_watch import until
 
 from sweepfw.core.model import Attempt, Sweep
 from sweepfw.fleet.reach import Reached, connect
@@ -30,16 +31,6 @@ note start
 %s
 note end
 """
-
-
-def until(told: Callable[[], object], seconds: float = 60, what: object = "") -> float:
-    """Wait for it; how many seconds that took."""
-    begun = time.monotonic()
-    while not told():
-        if time.monotonic() - begun > seconds:
-            raise AssertionError(f"not within {seconds} s: {what() if callable(what) else what}")
-        time.sleep(0.2)
-    return time.monotonic() - begun
 
 
 @dataclass

@@ -35,7 +35,7 @@ class Images:
     rabbitmq: str
     bare: str
     host: str
-    seed: str  # a volume: /var/lib/docker of an engine that has base and rabbitmq
+    seed: str  # a volume: /var/lib/docker of an engine that has base, rabbitmq and `lower_layers`
 
 
 def names() -> Images:
@@ -51,8 +51,18 @@ def names() -> Images:
         f"sweepfw-lab/rabbitmq:{rabbitmq}",
         f"sweepfw-lab/bare:{bare}",
         f"sweepfw-lab/host:{host}",
-        f"sweepfw-lab-seed-{_hash(base, rabbitmq, host)}",
+        f"sweepfw-lab-seed-{_hash(base, rabbitmq, host, *map(bytes.decode, lower_layers().values()))}",
     )
+
+
+def lower_layers() -> dict[str, bytes]:
+    """What an image of ours is built from, without our own code, which is its last layer."""
+    from sweepfw.fleet import images
+
+    files = images.context()
+    dockerfile, code, _ = files["Dockerfile"].partition(b"\nCOPY sweepfw")
+    assert code
+    return {**{name: files[name] for name in ("build-steps", "requirements.txt")}, "Dockerfile": dockerfile}
 
 
 def why_not() -> str:

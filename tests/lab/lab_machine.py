@@ -8,9 +8,12 @@ from pathlib import Path
 
 from lab_docker import LabError, docker
 from lab_host import Host
-from lab_images import Images
+from lab_images import Images, lower_layers
+
+from sweepfw.fleet.images import archive
 
 BASE, RABBITMQ = "sweepfw-lab/base:latest", "sweepfw-lab/rabbitmq:latest"  # their names in each engine
+LOWER = "sweepfw-lab/lower:latest"  # what an earlier version of ours has in common with this one
 
 # `--privileged` fails where the kernel denies SYS_RESOURCE; this is all of it that an engine needs.
 _RIGHTS = (
@@ -18,7 +21,8 @@ _RIGHTS = (
     *("--security-opt", "seccomp=unconfined", "--security-opt", "apparmor=unconfined"),
     *("--security-opt", "systempaths=unconfined", "--device-cgroup-rule", "a *:* rwm"),
 )
-# Layers of images are never written to: engines share them. What else an engine has, each has its own.
+# Layers of images are never written to: engines share them. What else an engine has, each has its own, and a
+# name, which its builder's cache bears too: of another engine's it would use nothing.
 _COPY_SEED = r"""
 seed=$1; shift
 for volume; do
@@ -27,6 +31,8 @@ for volume; do
     if [ "${entry##*/}" != overlay2 ]; then cp -a "$entry" "$to/"; fi
   done
   cp -al "$from/overlay2" "$to/" 2>/dev/null || { rm -rf "$to/overlay2"; cp -a "$from/overlay2" "$to/"; }
+  name=$(cat /proc/sys/kernel/random/uuid)
+  LC_ALL=C sed -i "s/$(cat "$from/engine-id")/$name/g" "$to/engine-id" "$to/buildkit/cache.db"
   chmod --reference="$from" "$to"
 done
 """
@@ -44,7 +50,8 @@ def run_machine(*arguments: str) -> str:
 
 
 def make_seed(images: Images) -> None:
-    """A volume for /var/lib/docker whose engine has the images that a user would have pulled."""
+    """A volume for /var/lib/docker: an engine with the images that a user would have pulled, which once built
+    an earlier version of ours."""
     if images.seed in docker("volume", "ls", "-q").split():  # half made: its maker was killed
         for container in docker("ps", "-aq", "--filter", f"volume={images.seed}").split():
             docker("rm", "-f", container)
@@ -62,10 +69,28 @@ def make_seed(images: Images) -> None:
         for image, name in ((images.base, BASE), (images.rabbitmq, RABBITMQ)):
             docker("exec", container, "docker", "tag", image, name)
             docker("exec", container, "docker", "rmi", image)
+        build_lower(container)
+        # What a builder would write to again; the layers stay in its cache.
+        for kind in ("source.local", "exec.cachemount"):
+            docker("exec", container, "docker", "builder", "prune", "-f", "--filter", f"type={kind}")
         docker("exec", container, "service", "docker", "stop")
-        docker("exec", container, "rm", "-f", "/var/lib/docker/engine-id")
     finally:
         docker("rm", "-f", container, check=False)
+
+
+def build_lower(container: str) -> None:
+    """In the machine's engine: LOWER."""
+    build = ["docker", "build", "-q", "--build-arg", f"BASE={BASE}", "-t", LOWER, "-"]
+    call = ["docker", "exec", "-i", "-e", "DOCKER_BUILDKIT=1", container, *build]
+    done = subprocess.run(call, input=archive(lower_layers()), capture_output=True)
+    if done.returncode != 0:
+        raise LabError(f"the seed's build: {done.stderr.decode(errors='replace')[-1000:]}")
+
+
+def forget_builds(host: Host) -> None:
+    """Its engine never built anything of ours, as before the first `infra up` of all."""
+    host.run(["docker", "rmi", LOWER])
+    host.run(["docker", "builder", "prune", "-af"])
 
 
 def copy_seed(images: Images, volumes: Sequence[str]) -> None:

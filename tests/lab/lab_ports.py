@@ -29,25 +29,6 @@ while True:
         print("came", line.getsockname(), peer, flush=True)
 """
 
-# Run a forward of ssh's at 7001, and print what its far end says to a question.
-ASK = """
-import socket, subprocess, sys, time
-away = subprocess.DEVNULL
-forward = subprocess.Popen(sys.argv[1:], stdin=away, stdout=away, stderr=away)
-heard = b""
-deadline = time.monotonic() + 5
-while time.monotonic() < deadline and not heard:
-    try:
-        with socket.create_connection(("127.0.0.1", 7001), 2) as line:
-            line.settimeout(2)
-            line.sendall(b"GET /version HTTP/1.0\\r\\n\\r\\n")
-            heard = line.recv(100)
-    except OSError:
-        time.sleep(0.2)
-forward.kill()
-print(heard)
-"""
-
 
 def open_ports(address: str) -> list[int]:
     """All that answers at an address, by trying each port."""

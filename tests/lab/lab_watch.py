@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import re
+import signal
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -28,12 +29,14 @@ def project(site: Site, name: str, script: str, settings: str = "", **parameters
     return folder
 
 
-def wait(ready: Callable[[], object], seconds: float = 60, what: object = "") -> None:
-    deadline = time.monotonic() + seconds
-    while not ready():
-        if time.monotonic() > deadline:
-            raise AssertionError(f"not within {seconds} s: {what() if callable(what) else what}")
-        time.sleep(0.3)
+def until(told: Callable[[], object], seconds: float = 60, what: object = "") -> float:
+    """Wait for it; how many seconds that took."""
+    begun = time.monotonic()
+    while not told():
+        if time.monotonic() - begun > seconds:
+            raise AssertionError(f"not within {seconds:g} s: {what() if callable(what) else what}")
+        time.sleep(0.2)
+    return time.monotonic() - begun
 
 
 def role(site: Site, host: Host, name: str) -> str:
@@ -45,15 +48,17 @@ def role(site: Site, host: Host, name: str) -> str:
 
 @contextmanager
 def flower(site: Site) -> Iterator[str]:
-    """Flower's address, with its user and password."""
+    """Flower's address, with its user and password. Ctrl-C ends the way there."""
     process = site.start("flower", "--url")
     try:
         assert process.stdout
         url = process.stdout.readline().strip().rstrip("/")
         assert re.fullmatch(r"http://\w+:\w+@127\.0\.0\.1:\d+", url), url
         yield url
+        process.send_signal(signal.SIGINT)
+        assert process.wait(20) == 0
     finally:
-        process.terminate()
+        process.kill()
         process.communicate()
 
 

@@ -16,7 +16,7 @@ from canary_project import Canaries, wheel
 from lab import Lab
 from lab_host import Host
 from lab_site import Site, containers
-from lab_watch import flower, look, role, wait
+from lab_watch import flower, look, role, until
 
 from sweepfw.core.broker import VHOST
 from sweepfw.engine import service
@@ -96,7 +96,7 @@ def tapped(site: Site, host: Host, cage: Cage) -> Iterator[None]:
     with (site.folder / "messages").open("wb+") as file:
         tap = subprocess.Popen(call, stdout=file, stderr=subprocess.PIPE)
         try:
-            wait(lambda: (file.seek(0) == 0 and file.read(6) == b"......") or tap.poll() is not None, 30)
+            until(lambda: (file.seek(0) == 0 and file.read(6) == b"......") or tap.poll() is not None, 30)
             assert tap.poll() is None, tap.stderr and tap.stderr.read().decode()
             file.seek(0, 2)
             yield
@@ -111,60 +111,76 @@ def tapped(site: Site, host: Host, cage: Cage) -> Iterator[None]:
 
 
 def test_none_gets_out_on_a_deployment(site: Site, cage: Cage, canaries: Canaries) -> None:
-    lab, head = site.lab, site.lab["host1"]
     folder = site.workspace / "projects" / "p"
     canaries.write(folder, cage.control, "./tiny-1.0-py3-none-any.whl\n", "repeats: 2")
     (folder / "tiny-1.0-py3-none-any.whl").write_bytes(wheel())
     site.environment |= {"SWEEPFW_DEBUG": "1", "LET_OUT": cage.control}
+    run_with_secrets(site, cage, canaries)
+    ask_for_everything(site, cage)
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(lambda host: look_at_host(site, host, cage), site.lab.hosts))
+    tell(site, cage, "infra down --yes")
+    look_at_what_stays(site, cage, canaries)
+    cage.empty()
+    wanted = {"messages", "ps", "environments", "command line", "flower", "flower.db", "ledger.db"}
+    wanted |= {"workspace"}
+    wanted |= {
+        f"{kind} of {host.name}" for host in site.lab.hosts for kind in ("inspect", "layers", "volumes")
+    }
+    assert cage.seen >= wanted, wanted - cage.seen
 
-    def told(line: str, code: int = 0) -> str:
-        printed = site.sweepfw(*line.split(), code=code)
-        cage.look("command line", line, printed)
-        return printed
 
+def tell(site: Site, cage: Cage, line: str, code: int = 0) -> str:
+    """What the command prints, looked at."""
+    printed = site.sweepfw(*line.split(), code=code)
+    cage.look("command line", line, printed)
+    return printed
+
+
+def run_with_secrets(site: Site, cage: Cage, canaries: Canaries) -> None:
+    """Store them, run and retry, watched all the while."""
     with (
-        tapped(site, head, cage),
+        tapped(site, site.lab["host1"], cage),
         cage.watching_processes(lambda environment: b"SWEEPFW_SECRETS" in environment, every=0.2),
     ):
-        assert "sweepfw secret set TOKEN" in told("run p", code=2)
+        assert "sweepfw secret set TOKEN" in tell(site, cage, "run p", code=2)
         for name, value in canaries.stored.items():
             (site.folder / "given").write_text(value)
-            told(f"secret set {name} --from-file {site.folder / 'given'}")
+            tell(site, cage, f"secret set {name} --from-file {site.folder / 'given'}")
         (site.folder / "given").unlink()
-        shown = told("run p --logs all", code=1)
+        shown = tell(site, cage, "run p --logs all", code=1)
         assert "4 succeeded, 2 failed" in shown, shown
-        told("retry p-1 5 --json", code=1)
+        tell(site, cage, "retry p-1 5 --json", code=1)
         look_at_flower(site, cage)
+
+
+def ask_for_everything(site: Site, cage: Cage) -> None:
     lines = ["logs p-1/5", "show p-1/5", "show p-1 --json", "ls --json"]
     lines += ["export p-1", "export p-1 --history --format jsonl", "pull p-1"]
     for line in lines:
-        told(line)
-    told("infra status", code=1)  # Flower was stopped, to see what it saves
-    told("infra logs head head")
-    assert told("logs p-1/3").count("***") > 4 * 15
-    with ThreadPoolExecutor() as pool:
-        list(pool.map(lambda host: look_at_host(site, host, cage), lab.hosts))
-    told("infra down --yes")
+        tell(site, cage, line)
+    tell(site, cage, "infra status", code=1)  # Flower was stopped, to see what it saves
+    tell(site, cage, "infra logs head head")
+    assert tell(site, cage, "logs p-1/3").count("***") > 4 * 15
+
+
+def look_at_what_stays(site: Site, cage: Cage, canaries: Canaries) -> None:
+    """After `infra down`."""
     state = site.folder / "state"
     kept = state / "sweepfw" / "secrets"
     assert {path.name for path in kept.iterdir()} == set(canaries.stored)
     cage.look_at_files("workspace", site.workspace)
     cage.look_at_files("state folder", state, but=[kept])
-    for host in lab.hosts:
+    for host in site.lab.hosts:
         search(
             cage, host, "host afterwards", "/home", "/root", "/tmp", "/var/tmp", "/run", "/etc", "/dev/shm"
         )
-    cage.empty()
-    wanted = {"messages", "ps", "environments", "command line", "flower", "flower.db", "ledger.db"}
-    wanted |= {"workspace"}
-    wanted |= {f"{kind} of {host.name}" for host in lab.hosts for kind in ("inspect", "layers", "volumes")}
-    assert cage.seen >= wanted, wanted - cage.seen
 
 
 def look_at_flower(site: Site, cage: Cage) -> None:
     """Its pages, what its interface tells, and what it saves when it ends."""
     with flower(site) as url:
-        wait(lambda: len(look(url, "/api/tasks")) >= 7, 30)
+        until(lambda: len(look(url, "/api/tasks")) >= 7, 30)
         tasks = look(url, "/api/tasks")
         cage.look("flower", "tasks", json.dumps(tasks, ensure_ascii=False))
         cage.look("flower", "workers", json.dumps(look(url, "/api/workers?refresh=1"), ensure_ascii=False))

@@ -11,9 +11,10 @@ from collections.abc import Iterator
 
 import pytest
 from lab import Lab
-from lab_bed import Bed, configure, deployed, docker, person, until
+from lab_bed import Bed, configure, deployed, docker, person
 from lab_host import Host
 from lab_site import containers
+from lab_watch import until
 
 # Asks the broker, from within a worker's container, for its first words: they come through the tunnel.
 KNOCK = """
@@ -61,6 +62,11 @@ def knocks(bed: Bed, host: Host) -> bool:
     """Whether the host's worker can reach the broker."""
     asked = ["timeout", "5", "docker", "exec", bed.container("worker"), "python3", "-c", KNOCK]
     return host.run(asked, check=False).returncode == 0
+
+
+def alone(bed: Bed, seconds: float = 10) -> None:
+    """Nothing of a trial is left. A login takes its name only after a moment."""
+    until(lambda: not bed.strangers(), seconds, bed.strangers)
 
 
 # -- with leases as they come --------------------------------------------------------------------------
@@ -143,7 +149,7 @@ def test_a_stop_is_heard_at_once(long_bed: Bed) -> None:
     heard = [float(line.split()[0]) - ordered for line in bed.noted(sweep) if line[0].isdigit()]
     print("heard after", heard)
     assert len(heard) == 2 and max(heard) < 2
-    assert bed.strangers() == []
+    alone(bed)
 
 
 # -- with leases of 20 s -------------------------------------------------------------------------------
@@ -167,7 +173,7 @@ def test_a_trial_of_a_killed_host_goes_on_elsewhere(short_bed: Bed) -> None:
     bed.whole()
     assert sorted(bed.noted(sweep)) == ["end 1 2", "start 1 1", "start 1 2"]
     assert bed.told(sweep) == ["1/1 lost", "1/2 succeeded"]
-    assert bed.strangers() == []
+    alone(bed)
 
 
 def test_a_long_cut_with_a_free_slot_elsewhere_leads_to_one_more_attempt(short_bed: Bed) -> None:
@@ -213,7 +219,7 @@ def test_a_killed_worker_leaves_nothing_and_is_back(short_bed: Bed) -> None:
     host.run(["sh", "-c", f"kill -9 $(docker inspect -f '{{{{.State.Pid}}}}' {bed.container('worker')})"])
     bed.ended(sweep)
     assert bed.told(sweep) == [f"{n}/{m}" for n in (1, 2) for m in ("1 lost", "2 succeeded")]
-    assert bed.strangers() == []
+    alone(bed)
 
 
 def test_a_host_that_froze_wakes_beside_its_successor(short_bed: Bed) -> None:
@@ -223,7 +229,7 @@ def test_a_host_that_froze_wakes_beside_its_successor(short_bed: Bed) -> None:
     bed.lab[attempt.host].freeze()
     bed.ended(sweep)
     bed.lab[attempt.host].thaw()
-    until(lambda: bed.strangers() == [], 30, bed.strangers)
+    alone(bed, 30)
     until(lambda: bed.told(sweep)[0] == "1/1 stale", 30, lambda: bed.told(sweep))
     assert bed.told(sweep) == ["1/1 stale", "1/2 succeeded"]
     assert sorted(bed.noted(sweep)) == ["end 1 2", "start 1 1", "start 1 2"]
@@ -250,7 +256,7 @@ def test_an_engine_that_is_started_anew_takes_its_trials_along(short_bed: Bed, h
 
 def test_nothing_is_left_of_all_that(short_bed: Bed) -> None:
     bed = short_bed
-    assert bed.strangers() == []
+    alone(bed)
     wanted = {"host1": {"rabbitmq", "head", "flower", "tunnel", "worker"}}
     for host in bed.lab.hosts:
         assert set(containers(host)) == wanted.get(host.name, {"worker"})

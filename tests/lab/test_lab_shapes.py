@@ -57,7 +57,7 @@ def test_hosts_that_share_a_home_and_one_behind_another(bed: Bed) -> None:
     assert [path.stat().st_size for path in found] == [66_000_000] * 3
 
 
-def test_a_changed_key_stops_everything(bed: Bed) -> None:
+def test_a_changed_key_stops_everything_until_it_is_known(bed: Bed) -> None:
     """First a worker's, then the one of the head, through which the way leads to the third host."""
     site, lab = bed.site, bed.lab
     before = running(lab)
@@ -77,10 +77,7 @@ def test_a_changed_key_stops_everything(bed: Bed) -> None:
         assert "host1: ITS KEY HAS CHANGED" in printed and len(printed.splitlines()) == 1, printed
     assert running(lab) == before
 
-
-def test_what_is_said_of_a_changed_key_helps(bed: Bed) -> None:
-    """Its line goes from the user's file, or is put right there."""
-    site, lab = bed.site, bed.lab
+    # What is said of it helps: its line goes from the user's file, or is put right there.
     lab.write_ssh_files({"host3": "host1"})
     site.state.known_hosts.unlink(missing_ok=True)
     assert "start tunnel anew" in site.sweepfw("infra", "up")

@@ -11,15 +11,17 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+from urllib.error import HTTPError
+from urllib.request import urlopen
 
 import pytest
 from browser import Browser, artifacts
 from lab import Lab
 from lab_host import Host
 from lab_others import inventory, move_in
-from lab_ports import ASK, LISTEN, open_ports
+from lab_ports import LISTEN, open_ports
 from lab_site import Site
-from lab_watch import flower, look, project, role, wait
+from lab_watch import flower, look, project, role, until
 
 TAKEN = 1  # the GPU of host2 on which somebody else computes
 HOSTS = """
@@ -92,11 +94,13 @@ def test_digits_over_both_hosts_in_terminal_and_flower(site: Site, tmp_path: Pat
     assert f"val_accuracy {by_hand[0]:g} ({best['trials'][0]})" in site.sweepfw("ls")
 
     with flower(site) as url:
+        with pytest.raises(HTTPError, match="401"):
+            urlopen(f"http://{url.partition('@')[2]}/api/tasks", timeout=20)
 
         def tasks() -> list[dict[str, Any]]:
             return [task for task in look(url, "/api/tasks").values() if task["name"] == "digits-1"]
 
-        wait(lambda: [task["state"] for task in tasks()] == ["SUCCESS"] * 12, 20, tasks)
+        until(lambda: [task["state"] for task in tasks()] == ["SUCCESS"] * 12, 20, tasks)
         mine = tasks()
         assert Counter(task["args"] for task in mine) == Counter(f"digits-1/{n}" for n in range(1, 13))
         first = next(task for task in mine if task["args"] == "digits-1/1")
@@ -122,7 +126,7 @@ def test_a_failed_trial_is_told_everywhere(site: Site) -> None:
             return {t["args"]: t["state"] for t in look(url, "/api/tasks").values() if t["name"] == "fails-1"}
 
         wanted = {"fails-1/1": "SUCCESS", "fails-1/2": "FAILURE", "fails-1/3": "SUCCESS"}
-        wait(lambda: ends() == wanted, 20, ends)  # it hears of them a little later
+        until(lambda: ends() == wanted, 20, ends)  # it hears of them a little later
 
 
 # -- nothing is open -------------------------------------------------------------------------------------
@@ -150,39 +154,6 @@ def test_nothing_is_open_and_who_takes_every_port_learns_nothing(site: Site) -> 
     assert told.count("came") == 1
 
 
-def test_the_heads_key_used_from_elsewhere_opens_nothing(site: Site) -> None:
-    """Root of the head's host has it. From another account it is good for the one inner sshd, and no more."""
-    head, worker = site.lab["host1"], site.lab["host2"]
-    key = head.run(["docker", "exec", role(site, head, "tunnel"), "cat", "/etc/sweepfw/outer"]).stdout
-    head.write("/home/plain/id", key, user="plain")
-    head.run(["chmod", "600", "/home/plain/id"], user="plain")
-    options = "-i /home/plain/id -o BatchMode=yes -o StrictHostKeyChecking=no -o LogLevel=ERROR"
-    ssh = ["ssh", *options.split(), "-o", "IdentitiesOnly=yes", "-o", "ConnectTimeout=5"]
-    place = f"lab@{worker.address}"
-
-    def tried(*words: str) -> str:
-        done = head.run(["timeout", "3", *ssh, *words], user="plain", check=False)
-        return done.stdout
-
-    try:
-        assert tried(place).startswith("SSH-2.0-OpenSSH")  # the inner sshd greets
-        for words in ([place, "id"], ["-t", place, "id"], [place, "docker", "ps"], ["-s", place, "sftp"]):
-            assert not re.search(r"uid=|CONTAINER|sftp", tried(*words)), words
-        for target in ("127.0.0.1:22", f"{head.address}:22"):
-            assert "SSH-2.0-" not in tried("-W", target, place)
-        head.write("/home/plain/ask", ASK, user="plain")
-        for forward in ("127.0.0.1:7001:127.0.0.1:22", "127.0.0.1:7001:/var/run/docker.sock"):
-            call = ["python3", "/home/plain/ask", *ssh, "-N", "-L", forward, place]
-            assert head.run(call, user="plain").stdout == "b''\n", forward
-        for forward in ("7002:127.0.0.1:22", "/tmp/taken:127.0.0.1:22"):
-            tried("-N", "-o", "ExitOnForwardFailure=no", "-R", forward, place)
-            assert (
-                worker.run(["sh", "-c", "ss -Hltnx | grep -E ':7002|/tmp/taken'"], check=False).stdout == ""
-            )
-    finally:
-        head.run(["rm", "-rf", "/home/plain/id", "/home/plain/ask", "/home/plain/.ssh"])
-
-
 # -- GPUs, mounts ----------------------------------------------------------------------------------------
 
 
@@ -190,22 +161,24 @@ def test_each_trial_has_its_own_gpu_and_none_that_others_use(site: Site) -> None
     host = site.lab["host2"]
     told = json.loads(host.run(["docker", "inspect", role(site, host, "worker")]).stdout)[0]["HostConfig"]
     assert told["Runtime"] == "nvidia" or told["DeviceRequests"]
-    script = """
-    note() { echo "$1 $CUDA_VISIBLE_DEVICES $SWEEPFW_TRIAL" >>/srv/scratch/gpus; }
-    note start; sleep 1.5; nvidia-smi -L; note end
-    """
-    project(site, "gpus", script, "needs: {gpus: 1}", i=list(range(1, 10)))
+    project(site, "gpus", ON_A_GPU, "needs: {gpus: 1}", i=list(range(1, 10)))
     free = {uuid for number, uuid in enumerate(host.gpu_uuids()) if number != TAKEN}
     assert len(taken(site)) == 1
-    used, most = run_on_gpus(site, host)
+    used, most = run_on_gpus(site, host, "gpus")
     assert used == free and most == 3
     host.release_gpu(TAKEN)
-    wait(lambda: not taken(site))
+    until(lambda: not taken(site))
 
 
-def run_on_gpus(site: Site, host: Host) -> tuple[set[str], int]:
+ON_A_GPU = """
+note() { echo "$1 $CUDA_VISIBLE_DEVICES $SWEEPFW_TRIAL" >>/srv/scratch/gpus; }
+note start; sleep 1.5; nvidia-smi -L; note end
+"""
+
+
+def run_on_gpus(site: Site, host: Host, name: str) -> tuple[set[str], int]:
     """The GPUs that a sweep used there, and how many at once."""
-    site.sweepfw("run", "gpus", "--logs", "none")
+    site.sweepfw("run", name, "--logs", "none")
     lines = [line.split() for line in host.read("/srv/scratch/gpus").splitlines()]
     host.run(["rm", "/srv/scratch/gpus"])
     return {uuid for _, uuid, _ in lines}, busy(lines)
@@ -264,7 +237,7 @@ def test_a_late_edit_changes_nothing_and_a_killed_terminal_neither(site: Site) -
     (folder / "more").write_text("echo more of it\n")
     host = site.lab["host1"]
     process = site.start("run", "late")
-    wait(lambda: host.run(["cat", "/srv/scratch/late"], check=False).stdout.count("start") == 2)
+    until(lambda: host.run(["cat", "/srv/scratch/late"], check=False).stdout.count("start") == 2)
     (folder / "text").write_text("edited\n")
     (folder / "more").unlink()
     process.kill()
@@ -295,7 +268,7 @@ def test_a_checkpoint_goes_where_the_next_attempt_runs(site: Site) -> None:
         ]
         return bool(there)
 
-    wait(begun)
+    until(begun)
     name = role(site, there[0], "worker")
     there[0].run(["docker", "stop", "-t", "30", name])
     try:
@@ -316,20 +289,59 @@ def test_a_checkpoint_goes_where_the_next_attempt_runs(site: Site) -> None:
 def test_a_gpu_that_others_left_is_used_again(site: Site) -> None:
     """The worker looks every half minute."""
     host = site.lab["host2"]
-    wait(lambda: run_on_gpus(site, host) == (set(host.gpu_uuids()), 4), 90)
+    host.release_gpu(TAKEN)
+    project(site, "freed", ON_A_GPU, "needs: {gpus: 1}", i=list(range(1, 10)))
+    until(lambda: run_on_gpus(site, host, "freed") == (set(host.gpu_uuids()), 4), 90)
 
 
-# -- and down --------------------------------------------------------------------------------------------
+# -- what people ask for, and down ------------------------------------------------------------------------
+
+BIG = """
+echo "score: $n"
+head -c 12000000 /dev/zero | tr '\\0' "$n" >"$SWEEPFW_OUTPUT/big.bin"
+ln -s big.bin "$SWEEPFW_OUTPUT/latest"
+"""
+SCORE = "metrics: [score]\nobjective: {metric: score, goal: maximize}\n"
+
+
+def test_status_logs_and_output_files_of_the_best(site: Site) -> None:
+    project(site, "big", BIG, SCORE, n=[1, 2, 3, 4])
+    site.sweepfw("run", "big", "--quiet")
+    told = json.loads(site.sweepfw("infra", "status", "--json", code=None))
+    assert [host["worker"]["alive"] for host in told["hosts"]] == [True, True]
+    assert told["head"]["broker"] is True
+    assert "serves at" in site.sweepfw("infra", "logs", "head", "head")
+    assert "there are rabbitmq, head" in site.sweepfw("infra", "logs", "host1", "x", code=2)
+    assert "2 files came, 12.0 MB" in site.sweepfw("pull", "big-1", "--best", "1")
+    assert (site.workspace / "runs/big-1/trials/4/1/files/latest").read_bytes() == b"4" * 12_000_000
+    assert "nothing new" in site.sweepfw("pull", "big-1/4")
+    assert "no trial big-1/9" in site.sweepfw("pull", "big-1/9", code=2)
 
 
 def test_down_brings_all_home_and_leaves_what_was_there(site: Site, before: dict[str, str]) -> None:
-    site.sweepfw("infra", "down", "--yes", "--outputs", "all")
+    """Asked for while trials run."""
+    script = """
+    echo half >$SWEEPFW_CHECKPOINT/state; echo saved
+    test $i -eq 0 && sleep 300; echo of $i >$SWEEPFW_OUTPUT/model
+    """
+    project(site, "homeward", script, "needs: {gpus: 0}", i=[1, 2, 3])
+    site.sweepfw("run", "homeward", "-q")
+    site.sweepfw("run", "homeward", "--set", "i=0", "--detach")
+    until(lambda: "1 trial running" in site.sweepfw("infra", "down", code=2))
+    assert "--outputs all|best:N|none" in site.sweepfw("infra", "down", "--yes", code=2)
+    printed = site.sweepfw("infra", "down", "--yes", "--outputs", "all")
+    assert "t is down" in printed and "homeward-1, homeward-2" in printed
+    site.lab["host2"].release_gpu(TAKEN)
     site.lab["host2"].take_gpu(TAKEN)
     for host in site.lab.hosts:
         host.run(["sh", "-c", "rm -rf /srv/scratch/*"])
     assert inventory(site.lab) == before
     assert not remembered(site)
-    assert len(list(site.workspace.glob("runs/digits-1/trials/*/1/files/model.npz"))) == 12
-    assert "12/12" in site.sweepfw("ls") and "12 succeeded" in site.sweepfw("show", "digits-1")
-    assert "no luck" in site.sweepfw("logs", "fails-1/2")
-    assert len(json.loads(site.sweepfw("best", "digits-1", "--json"))) == 10
+    runs = site.workspace / "runs"
+    models = sorted(path.read_text() for path in runs.glob("homeward-1/trials/*/1/files/model"))
+    assert models == ["of 1\n", "of 2\n", "of 3\n"]
+    assert (runs / "homeward-2/trials/1/checkpoint/state").read_text() == "half\n"
+    assert "3/3" in site.sweepfw("ls") and "3 succeeded" in site.sweepfw("show", "homeward-1")
+    states = {each["sweep"]: each["state"] for each in json.loads(site.sweepfw("ls", "--json"))}
+    assert (states["homeward-1"], states["homeward-2"]) == ("done", "queued")
+    assert site.sweepfw("logs", "homeward-2/1") == "saved\n"

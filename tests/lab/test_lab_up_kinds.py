@@ -11,33 +11,41 @@ from pathlib import Path
 from lab import Kind, Lab
 from lab_host import Host
 from lab_site import ROOT, Site, containers
-from test_lab_up import wait
+from lab_watch import role, until
 
 
 def test_kinds(start_lab: Callable[..., Lab], tmp_path: Path) -> None:
     """One lab, one after the other: its start and its image are most of the time."""
     kinds = {"host2": Kind(gpus=4, home="shared"), "host3": Kind(home="shared")}
-    lab = start_lab(hosts=3, kinds=kinds)
-    one, two, three = lab.hosts
-    two.run(["sh", "-c", "mkdir -p /srv/data && echo 42 >/srv/data/truth && chmod -R a+rX /srv/data"])
-    site = Site(lab, tmp_path)
+    site = Site(start_lab(hosts=3, kinds=kinds), tmp_path)
+    head_on_the_second_host(site)
+    gpus_a_mount_and_a_shared_home(site)
+    a_host_that_is_away(site)
+    a_host_that_is_dropped(site)
 
-    # The second host is the head, the first runs the worker; the options are written down.
+
+def head_on_the_second_host(site: Site) -> None:
+    """The first runs the worker; the options are written down."""
     site.configure("[host1]")
     printed = site.sweepfw("infra", "up", "-a", "host1,host2", "-m", "2", "-w", "1", code=2)
     assert "--yes" in printed and "Nothing was changed" in printed
     site.sweepfw("infra", "up", "-a", "host1,host2", "-m", "2", "-w", "1", "--yes")
-    assert [set(containers(host)) for host in (one, two)] == [
+    assert [set(containers(host)) for host in site.lab.hosts] == [
         {"worker"},
         {"rabbitmq", "head", "flower", "tunnel"},
+        set(),
     ]
     assert "host1" in site.config.read_text() and site.state.deployment.head == "host2"
 
-    # A worker beside the head, with GPUs and a mount; and one on a host that shares its home.
+
+def gpus_a_mount_and_a_shared_home(site: Site) -> None:
+    """A worker beside the head; and one on a host that shares its home."""
+    _, two, three = site.lab.hosts
+    two.run(["sh", "-c", "mkdir -p /srv/data && echo 42 >/srv/data/truth && chmod -R a+rX /srv/data"])
     more = "head: host2\nworkers: [host1, host2, host3]"
     site.configure("{host1: , host2: {mounts: ['/srv/data:/data:ro']}, host3: }", more)
     site.sweepfw("infra", "up")
-    name = f"sweepfw-t-{site.state.uid[:6]}-worker"
+    name = role(site, two, "worker")
     seen = two.run(["docker", "exec", name, "nvidia-smi", "-L"]).stdout
     assert seen.count("GPU-") == 4
     assert two.run(["docker", "exec", name, "cat", "/data/truth"]).stdout == "42\n"
@@ -45,15 +53,21 @@ def test_kinds(start_lab: Callable[..., Lab], tmp_path: Path) -> None:
     assert len([line for line in keys if "sweepfw:" in line]) == 1  # host3's; the head needs none
     assert keys == three.read("/home/lab/.ssh/authorized_keys").splitlines()
 
-    # A host that is away: nobody is kept waiting for it, and it comes back by itself.
+
+def a_host_that_is_away(site: Site) -> None:
+    """Nobody is kept waiting for it, and it comes back by itself."""
+    three = site.lab["host3"]
     three.disconnect()
     assert "--skip-unreachable" in site.sweepfw("infra", "up", code=4)
     printed = site.sweepfw("infra", "up", "--skip-unreachable")
     assert "nothing to do" in printed and "on host1, host2" in printed
     three.connect()
-    wait(lambda: "on host1, host2, host3" in site.sweepfw("infra", "up"), 60)
+    until(lambda: "on host1, host2, host3" in site.sweepfw("infra", "up"), 60)
 
-    # The head stays where its sweeps are; a host that is dropped is cleaned, and others at its home are not.
+
+def a_host_that_is_dropped(site: Site) -> None:
+    """It is cleaned, and others at its home are not. The head stays where its sweeps are."""
+    _, two, three = site.lab.hosts
     site.configure("[host1, host2, host3]", "head: host1")
     assert "`sweepfw infra down` first" in site.sweepfw("infra", "up", code=2)
     site.configure("[host1, host2]", "head: host2\nworkers: [host1, host2]")
