@@ -21,6 +21,7 @@ from cluster_bed import Bed, made
 from cluster_restarts import kill_often, lose_ssh
 from cluster_scene import Options, Scene
 from invariants import Breach, Story, judge
+from lab_watch import until
 
 Told = Mapping[str, Any]  # what `show --json` prints of a sweep
 
@@ -79,7 +80,7 @@ def _story(scene: Scene) -> Story:
 def _strangers(bed: Bed) -> list[str]:
     """What still runs in workers' containers half a minute after all."""
     with suppress(AssertionError):
-        bed.until(lambda: not bed.strangers(), 30, "an end")
+        until(lambda: not bed.strangers(), 30, "an end")
     return bed.strangers()
 
 

@@ -13,8 +13,7 @@ import shlex
 import shutil
 import subprocess
 import tarfile
-import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -143,14 +142,6 @@ class Bed:
             return False
         self.follower.kill()
         return True
-
-    def until(self, ready: Callable[[], object], seconds: float, what: str) -> float:
-        begun = time.monotonic()
-        while not ready():
-            if time.monotonic() - begun > seconds:
-                raise AssertionError(f"not within {seconds:g} s: {what}")
-            time.sleep(0.5)
-        return time.monotonic() - begun
 
     # -- the end ---------------------------------------------------------------------------------------
 

@@ -86,6 +86,8 @@ def guardian_kill(bed: Bed, host: Host, detail: float) -> str:
 def gpu_broken(bed: Bed, host: Host, detail: float) -> str:
     """the GPUs' driver: nvidia-smi fails; what runs goes on, nothing new starts there"""
     place = bed.lab.hosts[2]
+    if place.name in bed.lost:
+        raise MissedError("it is lost")
     place.run(["touch", "/var/lib/lab-gpus/broken"])
     lasted = lasting(5 + 5 * detail, lambda: place.run(["rm", "-f", "/var/lib/lab-gpus/broken"]))
     return f"of {place.name}, {lasted}"

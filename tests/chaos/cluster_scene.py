@@ -16,6 +16,7 @@ from cluster_faults import KINDS
 from cluster_kinds import BrokenError, MissedError
 from invariants import Sample
 from lab_host import Host
+from lab_watch import until
 from schedule import Fault, plan
 from witness import Life
 
@@ -65,7 +66,7 @@ class Scene:
         for thread in self._threads:
             thread.start()
         look = ["test", "-s", f"{WITNESS}/witness.jsonl"]
-        self.bed.until(lambda: not self.bed.head.run(look, check=False).returncode, 120, "the first trial")
+        until(lambda: not self.bed.head.run(look, check=False).returncode, 120, "the first trial")
         self.begun = time.monotonic()
         return self
 
@@ -126,7 +127,7 @@ class Scene:
         except MissedError as error:
             return str(error), "", False
         except Exception as error:
-            return f"{COULD_NOT}{type(error).__name__}: {error}"[:200], "", False
+            return f"{COULD_NOT}{type(error).__name__}: {error}"[:200].strip(), "", False
 
     def _victim(self, fault: Fault) -> Host:
         where = KINDS[fault.kind].where
