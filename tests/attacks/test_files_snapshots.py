@@ -12,8 +12,8 @@ import sys
 import tarfile
 import threading
 import time
-from collections.abc import Callable
-from contextlib import chdir, suppress
+from collections.abc import Callable, Iterator
+from contextlib import chdir, contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -143,37 +143,44 @@ def test_hard_links_become_files_of_the_trials_own(
     assert (tmp_path / "precious").read_text() == "kept"
 
 
-def test_files_that_change_while_they_are_frozen(tmp_path: Path) -> None:
-    """A file becomes a link, a pipe, a folder, another file, again and again: what is stored is a file of the
-    project that is what its digest says, or nothing; never what a link leads to."""
-    project, outside = tmp_path / "project", tmp_path / "outside"
-    project.mkdir()
-    outside.write_text("secret")
+@contextmanager
+def changing(place: Path, outside: Path) -> Iterator[None]:
+    """It becomes a file, a link to what is outside, a pipe, a folder, again and again."""
+    kinds: list[Callable[[Path], object]] = [
+        lambda path: path.write_text("mine"),
+        lambda path: path.symlink_to(outside),
+        lambda path: os.mkfifo(path),
+        lambda path: path.mkdir(),
+    ]
     ended = threading.Event()
 
     def change() -> None:
-        kinds: list[Callable[[Path], object]] = [
-            lambda path: path.write_text("mine"),
-            lambda path: path.symlink_to(outside),
-            lambda path: os.mkfifo(path),
-            lambda path: path.mkdir(),
-        ]
         turn = 0
         while not ended.is_set():
             turn += 1
-            new = tmp_path / f"new-{turn}"
+            new = outside.parent / f"new-{turn}"
             kinds[turn % 4](new)
-            place = project / "changing"
-            try:
+            with suppress(OSError):
                 place.rmdir() if place.is_dir() and not place.is_symlink() else place.unlink(missing_ok=True)
                 new.rename(place)
-            except OSError:
-                pass
 
     thread = threading.Thread(target=change)
     thread.start()
-    frozen = 0
     try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
+def test_files_that_change_while_they_are_frozen(tmp_path: Path) -> None:
+    """What is stored is a file of the project that is what its digest says, or nothing; never what a link
+    leads to."""
+    project, outside = tmp_path / "project", tmp_path / "outside"
+    project.mkdir()
+    outside.write_text("secret")
+    frozen = 0
+    with changing(project / "changing", outside):
         deadline = time.monotonic() + 3
         while time.monotonic() < deadline or not frozen:
             assert time.monotonic() < deadline + 30
@@ -185,9 +192,6 @@ def test_files_that_change_while_they_are_frozen(tmp_path: Path) -> None:
             frozen += 1
             rows = json.loads(manifest(tmp_path / "store", snapshot.id).read_bytes())["files"]
             assert all(not row[3].startswith("/") and ".." not in row[3] for row in rows if row[1] == "link")
-    finally:
-        ended.set()
-        thread.join()
     stored = list(objects(tmp_path / "store").glob("??/*"))
     assert {path.read_bytes() for path in stored} <= {b"mine", b""}
     for path in stored:

@@ -24,6 +24,46 @@ ADVERT = {"slots": 2, "cpus": 2, "memory": None, "gpus": [], "labels": [], "moun
 ADVERT |= {"python": "3", "disk_free": None, "queue": ""}
 
 
+# Arguments that calls would be granted with, beside those that are about an attempt.
+KNOWN: dict[str, Any] = {
+    "attempt": 1,
+    "spec": {"project": "p", "task": "t", "command": ["true"]},
+    "name": "a-new-name",
+    "note": "",
+    "provenance": {},
+    "only": None,
+    "after": 0,
+    "limit": 10,
+    "slot": "0",
+    "claim_id": "new",
+    "offset": 0,
+    "outcome": OUTCOME | {"again": False},
+    "state": "lost",
+    "why": "x",
+    "reason": "x",
+    "trials": None,
+    "now": True,
+    "but": [],
+    "states": ["failed"],
+    "seen": 0,
+    "wait": 0,
+    "numbers": None,
+    "objective": {"metric": "loss", "goal": "minimize", "at": "best"},
+    "cursor": 0,
+    "advert": ADVERT,
+    "connected": True,
+    "text": "numpy==1",
+    "digests": [],
+    "id": "6" * 24,
+    "log": B64,
+    "files": {"f": B64},
+    "path": "output.log",
+    "host": "a",
+    "off": False,
+    "values": {"NAME": B64},
+}
+
+
 class World:
     def __init__(self, folder: Path) -> None:
         self.head = AttackedHead(folder)
@@ -31,53 +71,17 @@ class World:
 
     def arguments(self, path: str, grant: Grant) -> dict[str, Any]:
         """Such as the call would be granted with, of this attempt's trial and host."""
-        sweep = self.head.ledger.sweep(grant.uid)
-        known: dict[str, Any] = {
+        known = KNOWN | {
             "uid": grant.uid,
             "token": grant.token,
             "trial": grant.trial if path != "ledger/claim" else 5,
-            "attempt": 1,
             "worker": {"host": "a" if grant.token == self.mine.token else "b", "boot": "ff"},
-            "spec": {"project": "p", "task": "t", "command": ["true"]},
-            "snapshot": sweep.snapshot,
-            "name": None if path == "ledger/submit" else "a-new-name",
-            "note": "",
-            "provenance": {},
-            "only": None,
-            "after": 0,
-            "limit": 10,
-            "slot": "0",
-            "claim_id": "new",
-            "offset": 0,
-            "outcome": OUTCOME | {"again": False},
-            "state": "lost",
-            "why": "x",
-            "reason": "x",
-            "trials": None,
-            "now": True,
-            "but": [],
-            "states": ["failed"],
-            "seen": 0,
-            "wait": 0,
-            "numbers": None,
-            "objective": {"metric": "loss", "goal": "minimize", "at": "best"},
-            "cursor": 0,
-            "advert": ADVERT,
-            "connected": True,
-            "text": "numpy==1",
-            "digests": [],
-            "id": "6" * 24,
-            "log": B64,
-            "files": {"f": B64},
-            "path": "output.log",
-            "host": "a",
-            "off": False,
-            "values": {"NAME": B64},
+            "snapshot": self.head.ledger.sweep(grant.uid).snapshot,
         }
         if path == "ledger/sweep":
             known["name"] = grant.uid
         if path == "ledger/submit":
-            known["uid"] = None
+            known["uid"] = known["name"] = None
         return {name: known[name] for name in METHODS[path].takes}
 
     def ask(self, path: str, grant: Grant, shown: str) -> int:
