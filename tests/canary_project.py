@@ -3,9 +3,7 @@ Runs on one machine and on a deployment alike."""
 
 from __future__ import annotations
 
-import io
-import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
@@ -111,15 +109,3 @@ class Canaries:
 
 def sha(text: str) -> str:
     return sha256(text.encode()).hexdigest()
-
-
-def wheel(files: Mapping[str, str] = {"tiny.py": ""}) -> bytes:  # nobody changes a Mapping
-    """The smallest package there can be."""
-    file, info = io.BytesIO(), "tiny-1.0.dist-info"
-    with zipfile.ZipFile(file, "w") as pack:
-        for name, text in files.items():
-            pack.writestr(name, text)
-        pack.writestr(f"{info}/METADATA", "Metadata-Version: 2.1\nName: tiny\nVersion: 1.0\n")
-        pack.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
-        pack.writestr(f"{info}/RECORD", "tiny.py,,\n")
-    return file.getvalue()

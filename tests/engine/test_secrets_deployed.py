@@ -6,10 +6,10 @@ import json
 import os
 import subprocess
 from collections.abc import Callable
-from hashlib import sha256
 from pathlib import Path
 
 import pytest
+from canary_project import sha
 from test_deployed import MakeProject, Sweepfw, address, deployment, head
 from worker_lab import HeadLab, until
 
@@ -36,10 +36,6 @@ def project(make_project: MakeProject, deployment: DeploymentState, tmp_path: Pa
 def store(sweepfw: Sweepfw, value: str) -> None:
     done = sweepfw("secret", "set", "TOKEN", "--from-env", "GIVEN", env={**os.environ, "GIVEN": value})
     assert done.returncode == 0, done.stderr
-
-
-def sha(text: str) -> str:
-    return sha256(text.encode()).hexdigest()
 
 
 def kept(head: HeadLab) -> dict[str, dict[str, str]]:

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 import worker_lab
 from canary import Cage, hard, word
-from canary_project import wheel
+from canary_project import sha
+from packages import wheel
 from worker_fixtures import Work, ended
 from worker_lab import HeadLab, WorkerLab, requirements, until
 
@@ -77,7 +78,7 @@ def test_trials_get_them_and_nothing_else_does(
     for trial in (1, 2, 3):
         log = head.log(sweep, trial).decode()
         for name in ("TOKEN", "HARD", "key.pem"):
-            assert worker_sha(values[name]) in log, log
+            assert sha(values[name]) in log, log
         assert log.endswith("\n700\n400\nthis is ***, ***\n***\n"), log
     assert len(set(folders(head))) == 3
     assert not any(os.path.exists(folder) for folder in folders(head))  # texts
@@ -86,12 +87,6 @@ def test_trials_get_them_and_nothing_else_does(
     assert b"DEBUG" in worker.log.read_bytes()
     cage.empty()
     assert cage.seen >= {"disk of the head", "disk of a worker"}  # the script is in the snapshot
-
-
-def worker_sha(value: str) -> str:
-    from hashlib import sha256
-
-    return sha256(value.encode()).hexdigest()
 
 
 def test_the_next_attempt_gets_what_was_given_last(
@@ -108,8 +103,8 @@ def test_the_next_attempt_gets_what_was_given_last(
     until(
         lambda: len(head.attempts(sweep)) == 2 and head.states(sweep) == ["failed"], what="a second attempt"
     )
-    assert worker_sha(values["TOKEN"]) in head.log(sweep, 1, 1).decode()
-    assert worker_sha(newer["TOKEN"]) in head.log(sweep, 1, 2).decode()
+    assert sha(values["TOKEN"]) in head.log(sweep, 1, 1).decode()
+    assert sha(newer["TOKEN"]) in head.log(sweep, 1, 2).decode()
     worker.stop()
     cage.needles |= Cage(newer).needles
     look_everywhere(cage, head, worker)

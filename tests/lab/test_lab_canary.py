@@ -12,11 +12,12 @@ from pathlib import Path
 
 import pytest
 from canary import Cage, word
-from canary_project import Canaries, wheel
+from canary_project import Canaries
 from lab import Lab
 from lab_host import Host
 from lab_site import Site, containers
 from lab_watch import flower, look, role, until
+from packages import wheel
 
 from sweepfw.core.broker import VHOST
 from sweepfw.engine import service

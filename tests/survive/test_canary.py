@@ -7,15 +7,14 @@ import os
 import subprocess
 from base64 import b64encode, urlsafe_b64encode
 from collections.abc import Callable, Iterator, Mapping
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
 from typing import Any
 from urllib.parse import quote, quote_plus
 
 import pytest
 from canary import Cage, hard, word
-from canary_project import Canaries, wheel
+from canary_project import Canaries
+from packages import private_index, wheel
 
 Sweepfw = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -43,40 +42,64 @@ def test_what_is_looked_for_is_found_however_it_is_written(value: str) -> None:
     cage.empty()
 
 
-class Index(BaseHTTPRequestHandler):
-    """A private package index of one package, for who knows the password."""
-
-    password = ""
-    asked: list[str]
-
-    def do_GET(self) -> None:
-        shown = self.headers.get("Authorization", "")
-        if shown != "Basic " + b64encode(f"u:{self.password}".encode()).decode():
-            self.send_response(401)
-            self.send_header("WWW-Authenticate", "Basic")
-            self.end_headers()
-            return
-        type(self).asked.append(self.path)
-        name = "tiny-1.0-py3-none-any.whl"
-        self.send_response(200 if "tiny" in self.path else 404)
-        self.send_header("Content-Type", "text/html" if self.path.endswith("/") else "application/zip")
-        self.end_headers()
-        self.wfile.write(wheel() if self.path.endswith(".whl") else f'<a href="/{name}">{name}</a>'.encode())
-
-    def log_message(self, *_: Any) -> None:
-        pass
-
-
 @pytest.fixture
-def canaries() -> Iterator[Canaries]:
-    """Their package index answers on this machine."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Index)
-    canaries = Canaries(lambda password: f"http://u:{password}@127.0.0.1:{server.server_port}/simple/")
-    Index.password, Index.asked = canaries.password, []
-    Thread(target=server.serve_forever, daemon=True).start()
-    yield canaries
-    server.shutdown()
-    server.server_close()
+def canaries(tmp_path: Path) -> Iterator[Canaries]:
+    """Their package index answers on this machine, to who has the password; `asked`: what it was asked."""
+    (tmp_path / "index/simple/tiny").mkdir(parents=True)
+    (tmp_path / "index/simple/tiny/tiny-1.0-py3-none-any.whl").write_bytes(wheel())
+    password = word()
+    with private_index(tmp_path / "index", f"u:{password}") as (address, asked):
+        yield Canaries(lambda password: f"http://u:{password}@{address}/simple/", password)
+        assert any("tiny" in path for path in asked)  # it let us in
+
+
+class Teller:
+    """Types commands, and looks at all that they print."""
+
+    def __init__(self, sweepfw: Sweepfw, cage: Cage) -> None:
+        self._sweepfw, self._cage = sweepfw, cage
+
+    def __call__(self, *words: str, code: int = 0, **given: Any) -> str:
+        done = self._sweepfw(*words, **given)
+        assert done.returncode == code, (words, done.stdout, done.stderr)
+        self._cage.look("command line", " ".join(words), done.stdout + done.stderr)
+        return done.stdout
+
+
+def store_and_run(told: Teller, stored: Mapping[str, str]) -> None:
+    for name, value in stored.items():
+        told("secret", "set", name, "--from-env", "GIVEN", env={**os.environ, "GIVEN": value})
+    for line in ("secret ls", "secret ls --json", "plan p", "plan p --json", "run p --dry-run"):
+        told(*line.split())
+    shown = told("run", "p", "--logs", "all", code=1)
+    assert "2 succeeded, 1 failed" in shown, shown
+    told("retry", "p-1", "--json", code=1)
+    told("extend", "p-1", "--set", "do=use", "--logs", "all")
+
+
+def ask_everything(told: Teller) -> None:
+    for line in (
+        *("show p-1", "show p-1 --json", "show p-1/3", "show p-1/2 --json", "ls --json", "debug p-1/1"),
+        *("logs p-1/1", "logs p-1/2", "logs p-1/3", "best p-1 --json", "export p-1", "gc --dry-run"),
+        *("export p-1 --history --format jsonl", "export p-1 --format json"),
+    ):
+        told(*line.split())
+    printed = told("logs", "p-1/2")
+    assert printed.count("***") > 4 * 15, printed  # so many times each was printed
+    assert "used /" in told("logs", "p-1/1")
+
+
+def look_at_what_lies(cage: Cage, workspace: Path, state: Path, stored: Mapping[str, str]) -> None:
+    """In files, but for the place where they are stored; and in the memory that a trial had for them."""
+    kept = state / "sweepfw" / "secrets"
+    assert {path.name for path in kept.iterdir()} == set(stored)
+    cage.look_at_files("workspace", workspace)
+    cage.look_at_files("state folder", state, but=[kept])
+    for left in Path("/dev/shm").glob("sweepfw-*"):
+        cage.look_at_files("memory", left)
+    for kind in ("ledger.db", "sweep.yml", "params.json", "output.log", "outcome.json", "provenance.json"):
+        found = [path for path in workspace.rglob(kind) if path.is_file()]
+        assert found, kind
 
 
 def test_none_gets_out_on_one_machine(
@@ -91,47 +114,15 @@ def test_none_gets_out_on_one_machine(
     monkeypatch.setenv("LET_OUT", cage.control)  # seen in the environment of what we start
     monkeypatch.setenv("PIP_NO_CACHE_DIR", "1")
     canaries.write(workspace_folder / "projects" / "p", cage.control, "tiny\n")
-
-    def told(*words: str, code: int = 0) -> str:
-        done = sweepfw(*words)
-        assert done.returncode == code, (words, done.stdout, done.stderr)
-        cage.look("command line", " ".join(words), done.stdout + done.stderr)
-        return done.stdout
+    told = Teller(sweepfw, cage)
 
     def may(environment: Mapping[bytes, bytes]) -> bool:
         """Trials, builders, and who is told one by us."""
         return b"SWEEPFW_SECRETS" in environment or b"GIVEN" in environment
 
     with cage.watching_processes(may):
-        for name, value in canaries.stored.items():
-            stored = sweepfw("secret", "set", name, "--from-env", "GIVEN", env={**os.environ, "GIVEN": value})
-            cage.look("command line", f"secret set {name}", stored.stdout + stored.stderr)
-            assert stored.returncode == 0, stored.stderr
-        for line in ("secret ls", "secret ls --json", "plan p", "plan p --json", "run p --dry-run"):
-            told(*line.split())
-        shown = told("run", "p", "--logs", "all", code=1)
-        assert "2 succeeded, 1 failed" in shown, shown
-        told("retry", "p-1", "--json", code=1)
-        told("extend", "p-1", "--set", "do=use", "--logs", "all")
-    assert any("tiny" in path for path in Index.asked)  # the index let us in
-    for line in (
-        *("show p-1", "show p-1 --json", "show p-1/3", "show p-1/2 --json", "ls --json", "debug p-1/1"),
-        *("logs p-1/1", "logs p-1/2", "logs p-1/3", "best p-1 --json", "export p-1", "gc --dry-run"),
-        *("export p-1 --history --format jsonl", "export p-1 --format json"),
-    ):
-        told(*line.split())
-    printed = told("logs", "p-1/2")
-    assert printed.count("***") > 4 * 15, printed  # so many times each was printed
-    assert "used /" in told("logs", "p-1/1")
-
-    state = tmp_path / "state-home"
-    kept = state / "sweepfw" / "secrets"
-    assert {path.name for path in kept.iterdir()} == set(canaries.stored)
-    cage.look_at_files("workspace", workspace_folder)
-    cage.look_at_files("state folder", state, but=[kept])
-    cage.look_at_files("memory", Path("/dev/shm"))  # what a trial left there
+        store_and_run(told, canaries.stored)
+    ask_everything(told)
+    look_at_what_lies(cage, workspace_folder, tmp_path / "state-home", canaries.stored)
     cage.empty()
     assert cage.seen >= {"ps", "environments", "command line", "workspace"}, cage.seen
-    for kind in ("ledger.db", "sweep.yml", "params.json", "output.log", "outcome.json", "provenance.json"):
-        found = [path for path in workspace_folder.rglob(kind) if path.is_file()]
-        assert found, kind

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import os
 import subprocess
 import sys
 import threading
-import zipfile
-from base64 import urlsafe_b64encode
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from packages import wheel, wheel_name
 
 from sweepfw.config.workspace import Workspace
 from sweepfw.core.model import Environment
@@ -134,24 +132,11 @@ def test_lines_that_name_the_projects_own_files(line: str, local: bool) -> None:
 # -- built ---------------------------------------------------------------------------------------------
 
 
-def wheel(folder: Path, name: str, version: str, requires: str = "") -> None:
-    """A wheel with one module, as pip and uv take it."""
-    info = f"{name}-{version}.dist-info"
-    needs = f"Requires-Dist: {requires}\n" if requires else ""
-    files = {
-        f"{name}.py": f"version = {version!r}\n",
-        f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n{needs}",
-        f"{info}/WHEEL": "Wheel-Version: 1.0\nGenerator: tests\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
-    }
-    record = ""
-    for path, text in files.items():
-        digest = urlsafe_b64encode(hashlib.sha256(text.encode()).digest()).rstrip(b"=").decode()
-        record += f"{path},sha256={digest},{len(text)}\n"
+def put_wheel(folder: Path, name: str, version: str, requires: str = "") -> None:
+    """With one module."""
     folder.mkdir(parents=True, exist_ok=True)
-    with zipfile.ZipFile(folder / f"{name}-{version}-py3-none-any.whl", "w") as archive:
-        for path, text in files.items():
-            archive.writestr(path, text)
-        archive.writestr(f"{info}/RECORD", record + f"{info}/RECORD,,\n")
+    made = wheel({f"{name}.py": f"version = {version!r}\n"}, name, version, requires)
+    (folder / wheel_name(name, version)).write_bytes(made)
 
 
 class Lab:
@@ -161,8 +146,8 @@ class Lab:
         self.place = Workspace(folder)
         self.root = folder / "projects/mine"
         for version in ("1.0", "1.1"):
-            wheel(self.root / "wheels", "part", version)
-        wheel(self.root / "wheels", "thing", "1.0", "part")
+            put_wheel(self.root / "wheels", "part", version)
+        put_wheel(self.root / "wheels", "thing", "1.0", "part")
         self.require("thing")
         (folder / ".sweepfw").mkdir()
         self.env = {**os.environ, "PATH": _without_uv(), "PIP_CONFIG_FILE": os.devnull, "PIP_FIND_LINKS": ""}

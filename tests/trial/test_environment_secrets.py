@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import base64
 import os
 from collections.abc import Iterator
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
 
 import pytest
-from test_environment import Lab, wheel
+from packages import private_index
+from test_environment import Lab, put_wheel
 
 from sweepfw.core.secrets import Need, Secrets
 from sweepfw.trial.builder import SetupFailed
@@ -20,33 +17,12 @@ from sweepfw.trial.secrets import hidden
 PASSWORD = "hunter22-for-wheels"
 
 
-class Index(SimpleHTTPRequestHandler):
-    """The files of a folder, for those who know the password."""
-
-    def do_GET(self) -> None:
-        wanted = "Basic " + base64.b64encode(f"me:{PASSWORD}".encode()).decode()
-        if self.headers.get("Authorization") == wanted:
-            return super().do_GET()
-        self.send_response(401)
-        self.send_header("WWW-Authenticate", 'Basic realm="wheels"')
-        self.send_header("Content-Length", "0")
-        self.end_headers()
-        return None
-
-    def log_message(self, *arguments: object) -> None: ...
-
-
 @pytest.fixture
 def index(tmp_path: Path) -> Iterator[str]:
     """host:port of an index with one package."""
-    wheel(tmp_path / "index/simple/private", "private", "2.0")
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Index, directory=str(tmp_path / "index")))
-    thread = Thread(target=server.serve_forever)
-    thread.start()
-    yield f"127.0.0.1:{server.server_port}"
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    put_wheel(tmp_path / "index/simple/private", "private", "2.0")
+    with private_index(tmp_path / "index", f"me:{PASSWORD}") as (address, _):
+        yield address
 
 
 @pytest.fixture
