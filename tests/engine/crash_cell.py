@@ -17,11 +17,10 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import worker_lab
 from broker_lab import Broker
 from crash_cases import Case
 from test_head_whole import HeadProcess
-from worker_lab import START, TOKENS, WorkerLab
+from worker_lab import START, TOKENS, WorkerLab, until
 
 from sweepfw import crash
 from sweepfw import snapshot as snapshots
@@ -38,14 +37,6 @@ MUCH = f"{LITTLE}; seq 1 30000; for n in 1 2 3; do head -c 50000 /dev/zero > $SW
 SAVING = f"{LITTLE}; echo 1 > $SWEEPFW_CHECKPOINT/n; sleep 2.5"
 MOVED = f'[ $i = 2 ] || [ "$(cat $SWEEPFW_CHECKPOINT/n)" = 17 ] || exit 4; {LITTLE}'
 B = Worker("b", "b0b0")  # a boot of nobody's
-
-
-def until(told: Callable[[], object], seconds: float = 30, what: object = "") -> None:
-    """As the lab's; `what` may be a call that tells how things stand by then."""
-    try:
-        worker_lab.until(told, seconds)
-    except AssertionError:
-        raise AssertionError(f"not within {seconds} s: {what() if callable(what) else what}") from None
 
 
 class Restarted:
@@ -131,6 +122,7 @@ class Cell:
         )
         self.as_b, self.desk_b = HttpLedger(self._client), HttpDesk(self._client)
         self._sweeps = 0
+        self.survived: set[str] = set()  # points of which something died in a work that was done all the same
         until(self.whole, 60, self._ground.log.read_text)
 
     def whole(self) -> bool:
@@ -152,6 +144,7 @@ class Cell:
 
     def do(self, work: str, point: str) -> None:
         getattr(self, f"_{work}")(point)
+        self.survived |= {path.name for path in self.folder.glob("*-struck/*")}
 
     def _little(self, point: str) -> None:
         self.finish(self.submit(point, LITTLE))

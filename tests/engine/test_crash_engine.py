@@ -20,8 +20,9 @@ def cell(broker: Broker, tmp_path_factory: pytest.TempPathFactory) -> Iterator[C
 
 @pytest.mark.parametrize("case", HEAD, ids=lambda case: case.id)
 def test_whatever_the_head_dies_of_is_finished(cell: Cell, case: Case) -> None:
-    if cell.head.struck(case.point):
-        return  # it died of it already, while it finished the work before
+    if cell.head.struck(case.point):  # already, in a work before
+        assert case.point in cell.survived
+        return
     cell.head.arm(case.point)
     cell.do(case.verb, case.point)
     assert cell.head.struck(case.point), f"{case.verb} never came by {case.point}"
@@ -32,6 +33,7 @@ def test_whatever_the_head_dies_of_is_finished(cell: Cell, case: Case) -> None:
 @pytest.mark.parametrize("case", WORKER, ids=lambda case: case.id)
 def test_whatever_a_worker_dies_of_is_finished(cell: Cell, case: Case) -> None:
     if cell.worker.struck(case.point):
+        assert case.point in cell.survived
         return
     cell.worker.arm(case.before[0] if case.before else case.point)
     cell.do(case.verb, case.point)

@@ -228,11 +228,12 @@ class WorkerLab:
         return False
 
 
-def until(told: Callable[[], object], seconds: float = 30, what: str = "") -> None:
+def until(told: Callable[[], object], seconds: float = 30, what: object = "") -> None:
+    """`what` may be a call that tells how things stand by then."""
     deadline = time.monotonic() + seconds
     while not told():
         if time.monotonic() > deadline:
-            raise AssertionError(f"not within {seconds} s: {what}")
+            raise AssertionError(f"not within {seconds} s: {what() if callable(what) else what}")
         time.sleep(0.02)
 
 
