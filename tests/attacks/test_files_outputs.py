@@ -317,7 +317,7 @@ def test_a_great_many_files(make_project: Callable[..., Path], workspace_folder:
     peak = workspace_folder.parent / "peak"
 
     def told(*words: str) -> str:
-        command = [sys.executable, "-c", MEASURE, peak, sys.executable, "-m", "sweepfw", *words]
+        command = [sys.executable, "-c", MEASURE, str(peak), sys.executable, "-m", "sweepfw", *words]
         done = subprocess.run(command, cwd=workspace_folder, capture_output=True, text=True, timeout=200)
         assert done.returncode == 0, done.stderr
         assert int(peak.read_text()) < 150_000  # kB, of it and of all that it started

@@ -155,7 +155,7 @@ class Head:
 
     def __init__(self, folder: Path, *, port: int = 0, desk: Any = None, ledger: Any = None) -> None:
         self.ledger = ledger or SqliteLedger(folder / "ledger.db", folder / "runs")
-        self.desk = desk or FolderDesk(folder / "desk")
+        self.desk: Any = desk or FolderDesk(folder / "desk")
         self.reports: list[str] = []
         pem, key = certificate()
         (folder / "cert.pem").write_text(pem)
