@@ -1,5 +1,5 @@
 """Too many connections, and too much on them, by those who have no token and by one who has a worker's:
-others are answered all the same. (Limits of one message, and silence: test_service_messages.py.)"""
+others are answered all the same. (Limits of one message, and silence: test_service_limits.py.)"""
 
 from __future__ import annotations
 
