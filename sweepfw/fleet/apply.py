@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 
 _PATIENCE = 300.0  # seconds for a command that only asks the engine for something
 _PULL = 3600.0
-# BuildKit's words where a build goes on in the engine although who asked for it was killed: we are joined to
-# it, and it misses that one's credentials. By the next time it has noticed.
-_LEFT_BEHIND = "no active session"
+# What is said where a build goes on in the engine although who asked for it was killed: we are joined to it,
+# and it misses that one's credentials, or ends with it. By the next time it has noticed.
+_LEFT_BEHIND = ("no active session", "connection reset by peer")
 _LAST_LINES = 8
 _SIDE_BY_SIDE = 32
 
@@ -119,7 +119,7 @@ class Doing:
             said, failed = self._build_once(step, image)
             if not failed:
                 return
-            if last or not any(_LEFT_BEHIND in line for line in said):
+            if last or not any(words in line for line in said for words in _LEFT_BEHIND):
                 raise StepError(step, "the build failed", _told(said))
 
     def _build_once(self, step: Step, image: str) -> tuple[list[str], bool]:

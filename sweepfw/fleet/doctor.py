@@ -226,7 +226,8 @@ def _from_head(host: Host, facts: Facts, case: Case) -> Iterator[Complaint]:
         return
     place = f"{way.address}, port {way.port}"
     if not found.answers:
-        yield Complaint(host.name, f"the head ({head}) gets no answer from sshd at {place}", hint)
+        patience = "; if it had one a minute ago, try again in a minute: sshd turns away who connects often"
+        yield Complaint(host.name, f"the head ({head}) gets no answer from sshd at {place}", hint + patience)
     elif not facts.host_keys:
         yield Complaint(
             host.name, "its host keys (/etc/ssh/ssh_host_*_key.pub) can't be read", "make them readable"

@@ -63,7 +63,8 @@ main "$@" </dev/null 2>/dev/null
 """
 
 # From the head's host: whether each worker's sshd answers there, and with which keys. The comments on stderr
-# tell of those that answer but have no key of these kinds.
+# tell of those that answer but have no key of these kinds. Each kind is a connection without a login, and sshd
+# turns away who makes many of them (PerSourcePenalties): so nearly always it is one.
 REACH = r"""
 main() {
 PATH=$PATH:/usr/local/bin:/usr/bin:/bin
@@ -72,10 +73,15 @@ for place in "$@"; do
     printf 'name %s %s\n' "$host" "$(getent ahosts "$host" 2>/dev/null | cut -d' ' -f1 | sort | head -n 1)"
 done
 if command -v ssh-keyscan >/dev/null; then
-    for port in $(for place in "$@"; do echo "${place##* }"; done | sort -u); do
-        for place in "$@"; do [ "${place##* }" = "$port" ] && printf '%s\n' "${place% *}"; done |
-            ssh-keyscan -T 8 -p "$port" -f - 2>&1 | sed "s/^/scan $port /"
-    done
+    for place in "$@"; do (
+        host=${place% *} port=${place##* }
+        said=$(ssh-keyscan -T 8 -t ed25519 -p "$port" "$host" 2>&1)
+        case $said in
+        *" ssh-ed25519 "*) ;;
+        *SSH-*) said=$(ssh-keyscan -T 8 -t ecdsa,rsa -p "$port" "$host" 2>&1) ;;
+        esac
+        printf '%s\n' "$said" | sed "s/^/scan $port /"
+    ) & done; wait
     return
 fi
 for place in "$@"; do (

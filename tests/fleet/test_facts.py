@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import yaml
+from sshd import Sshd, needs_sshd
 
 from sweepfw.fleet import questions
 from sweepfw.fleet.facts import Facts, Reach, read, read_reach
@@ -137,3 +138,22 @@ def test_the_real_reach_script(tmp_path: Path, scanner: bool) -> None:
         ended.set()
     found = read_reach(done.stdout.decode(), places)
     assert [found[place].answers for place in places] == [True, False]
+
+
+@needs_sshd
+@pytest.mark.parametrize("keys", [("rsa", "ecdsa", "ed25519"), ("ecdsa",), ("rsa",)])
+def test_a_hosts_key_is_asked_for_once(tmp_path: Path, keys: tuple[str, ...]) -> None:
+    """Where it can be: each time is a connection without a login, and sshd turns away who makes many."""
+    sshd = Sshd(tmp_path / "sshd", keys=keys).start()
+    try:
+        before = sshd.log.count("Connection from")
+        places = [("127.0.0.1", sshd.port)]
+        command = questions.reach(places).reveal()
+        done = subprocess.run(command, input=questions.REACH.encode(), capture_output=True, timeout=60)
+        asked = sshd.log.count("Connection from") - before
+    finally:
+        sshd.stop()
+    found = read_reach(done.stdout.decode(), places)[places[0]]
+    expected = (tmp_path / f"sshd/host_{keys[-1]}.pub").read_text().split()[:2]
+    assert found.answers and " ".join(expected) in found.keys
+    assert asked == (1 if "ed25519" in keys else 3), done.stdout

@@ -61,19 +61,11 @@ def test_down_is_finished_whatever_it_dies_of(handmade: Handmade, tmp_path: Path
     assert not [*runs.rglob("checkpoint.*")]
 
 
-# The head asks for a worker host's keys at each `up`. sshd turns away who does so a dozen times in seconds.
-MAY_KNOCK_OFTEN = """
-echo PerSourcePenalties no >/etc/ssh/sshd_config.d/often.conf
-kill -HUP $(cat /run/sshd.pid)
-"""
-
-
 @pytest.mark.slow
 def test_up_is_finished_whatever_it_dies_of(start_lab: Callable[..., Lab], tmp_path: Path) -> None:
     lab = start_lab(hosts=2)
     for host in lab.hosts:
         forget_builds(host)
-    lab["host2"].run(["sh", "-euc", MAY_KNOCK_OFTEN])
     site, file = Site(lab, tmp_path), tmp_path / "struck"
     for case in DRAFTS:
         site.configure()
