@@ -64,6 +64,7 @@ def new(name: str, sample: str | None) -> None:
     """
     import re
 
+    from sweepfw.cli.terminal import safe
     from sweepfw.config.project import NAME
     from sweepfw.config.workspace import Workspace
     from sweepfw.config.yaml_reader import show_path
@@ -75,7 +76,7 @@ def new(name: str, sample: str | None) -> None:
     source = TEMPLATE if sample is None else _sample(sample)
     folder = Workspace.find(Path.cwd()).projects / name
     *files, last = _copy(source, folder)
-    click.echo(f"Made {show_path(folder)} with {', '.join(files)} and {last}. It runs as it is:")
+    click.echo(f"Made {safe(show_path(folder))} with {', '.join(files)} and {last}. It runs as it is:")
     click.echo(f"  sweepfw plan {name}    what would run\n  sweepfw run {name}     run it")
 
 
@@ -125,6 +126,9 @@ def init(command: str | None, folder: Path) -> None:
 
     Asks for the command unless --command gives it. A file that is there is never overwritten.
     """
+    from shlex import quote
+
+    from sweepfw.cli.terminal import safe
     from sweepfw.config.project import FILE, PARAMETERS
     from sweepfw.config.yaml_reader import show_path
 
@@ -138,8 +142,8 @@ def init(command: str | None, folder: Path) -> None:
     written = [
         name for name, body in ((PARAMETERS, _PARAMETERS), (FILE, text)) if _write(folder / name, body)
     ]
-    ref = place if "/" in place or place == "." else f"./{place}"
-    where = "here" if place == "." else f"in {place}"
+    ref = safe(quote(place if "/" in place or place == "." else f"./{place}"))
+    where = "here" if place == "." else f"in {safe(place)}"
     click.echo(f"Wrote {' and '.join(reversed(written))} {where}. Say in {PARAMETERS} what to vary, then:")
     click.echo(f"  sweepfw plan {ref}    what would run\n  sweepfw run {ref}     run it")
 

@@ -63,8 +63,8 @@ main "$@" </dev/null 2>/dev/null
 """
 
 # From the head's host: whether each worker's sshd answers there, and with which keys. The comments on stderr
-# tell of those that answer but have no key of these kinds. Each kind is a connection without a login, and sshd
-# turns away who makes many of them (PerSourcePenalties): so nearly always it is one.
+# tell of those that answer but have no key of these kinds. Each kind is a connection without a login, and
+# sshd turns away who makes many of them (PerSourcePenalties): so nearly always it is one.
 REACH = r"""
 main() {
 PATH=$PATH:/usr/local/bin:/usr/bin:/bin

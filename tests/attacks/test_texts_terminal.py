@@ -47,7 +47,7 @@ class Place:
         (folder / "name").write_text(NAME)
         (folder / f"f{NAME}").touch()
         os.mkfifo(folder / f"pipe{NAME}")
-        (self.root / "d").mkdir()
+        (self.root / f"d{NAME}").mkdir()
         self.fill()
 
     def fill(self) -> None:
@@ -108,7 +108,7 @@ NOWHERE = {"infra", "pull", "flower"}  # there is no deployment
 # For every verb: what it is called with, first where it works, then where it complains of what it was given.
 CALLS: dict[str, tuple[tuple[str, ...], ...]] = {
     "new": (("new", "fine"), ("new", f"x{NAME}"), ("new", "p")),
-    "init": (("init", "d", "-c", "true"), ("init", f"x{NAME}"), ("init", "projects/p")),
+    "init": (("init", f"d{NAME}", "-c", "true"), ("init", f"x{NAME}"), ("init", "projects/p")),
     "plan": (("plan", "p"), ("plan", "bad"), ("plan", NASTY), ("plan", "p", "--set", f"v={NASTY}")),
     "run": (
         ("run", "p", "-j", "1", "--note", "x \u202e"), ("run", "p", "--logs", "all", "-m", NASTY),
