@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,8 @@ from sweepfw.cli.prepared import prepare
 from sweepfw.errors import SweepError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from sweepfw.cli.options import Running
     from sweepfw.cli.prepared import Prepared
     from sweepfw.cli.site import Sites
@@ -59,19 +62,29 @@ def run(
         from sweepfw.cli.plan import show_plan
 
         return show_plan(project, task, sets, repeats, max_trials, how.jobs, as_json=how.as_json)
+    wanted = partial(prepare, sites.place, project, task, sets, repeats, max_trials, name, only)
     if there := sites.deployment():
         from sweepfw.cli.dispatch import dispatch
 
-        wanted = prepare(sites.place, project, task, sets, repeats, max_trials, name, only)
-        return dispatch(there, wanted, name, note, how)
+        return dispatch(there, wanted(), name, note, how)
+    return _run_here(sites.place, wanted, name, note, how, only)
+
+
+def _run_here(
+    place: Workspace,
+    wanted: Callable[[], Prepared],
+    name: str | None,
+    note: str | None,
+    how: Running,
+    only: str | None,
+) -> int:
     from sweepfw.trial.guard.client import Guardian
 
     guardian = None if how.detach else Guardian.start()  # boots while we read the project
     from sweepfw.cli.execute import detach, end, execute
 
     try:
-        place = sites.place
-        found = prepare(place, project, task, sets, repeats, max_trials, name, only)
+        found = wanted()
         secrets = None
         if found.spec.secrets:
             from sweepfw.cli.needed import needed
