@@ -25,7 +25,7 @@ _PATIENCE = 300.0  # seconds for a command that only asks the engine for somethi
 _PULL = 3600.0
 # What is said where a build goes on in the engine although who asked for it was killed: we are joined to it,
 # and it misses that one's credentials, or ends with it. By the next time it has noticed.
-_LEFT_BEHIND = ("no active session", "connection reset by peer")
+_LEFT_BEHIND = ("no active session", "connection reset by peer", "only one connection allowed")
 _LAST_LINES = 8
 _SIDE_BY_SIDE = 32
 

@@ -23,8 +23,16 @@ while [ -n "$line" ] || [ -e "$file" ]; do
     now=$(stat -c '%i %y' "$lock" 2>/dev/null || true)
     if [ "$now" != "$seen" ]; then tries=0; fi # another has it by now
     seen=$now tries=$((tries + 1))
-    if [ $tries -gt 100 ]; then rmdir "$lock" 2>/dev/null || true; fi
-    sleep 0.1
+    if [ $tries -gt 50 ]; then
+        # Of many who see that it is time, one looks once more: by now it may be another's.
+        if mkdir "$lock.old" 2>/dev/null; then
+            now=$(stat -c '%i %y' "$lock" 2>/dev/null || true)
+            if [ "$now" = "$seen" ]; then rmdir "$lock" 2>/dev/null || true; fi
+            rmdir "$lock.old"
+        fi
+        find "$lock.old" -prune -mmin +1 -exec rmdir {} + 2>/dev/null || true
+    fi
+    sleep 0.2
 done
 trap 'rmdir "$lock" 2>/dev/null || true' EXIT
 if [ ! -e "$file" ]; then

@@ -116,7 +116,7 @@ def refused(state: DeploymentState) -> str:
     started = time.monotonic()
     with pytest.raises(UnreachableError) as caught:
         connect(state).close()
-    assert time.monotonic() - started < 17
+    assert time.monotonic() - started < 60  # 15 s, on a machine with nothing else to do
     assert "\n" not in str(caught.value)
     return str(caught.value)
 

@@ -219,7 +219,7 @@ def test_mounts_are_there_and_all_that_trials_write_is_the_users(site: Site) -> 
     host = site.lab["host1"]
     made = host.run(["stat", "-c", "%U:%G %n", "/srv/scratch/by-1", "/srv/scratch/folder-1"]).stdout
     assert made == "lab:lab /srv/scratch/by-1\nlab:lab /srv/scratch/folder-1\n"
-    state = host.run(["docker", "volume", "ls", "-q", "--filter", "name=worker"]).stdout.split()[0]
+    state = f"sweepfw-t-{site.state.uid[:6]}-worker"
     where = host.run(["docker", "volume", "inspect", "-f", "{{.Mountpoint}}", state]).stdout.strip()
     strange = host.run(["find", where, "-mindepth", "1", "!", "-user", "lab"]).stdout
     assert strange == "" and host.run(["find", where, "-name", "model"]).stdout != ""
