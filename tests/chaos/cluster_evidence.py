@@ -162,7 +162,9 @@ def through(
         if not strike.kind.startswith(("head", "ledger", "disk")):
             continue
         for life in lives:
-            until = life.ended or first.get((*life.key[:2], life.attempt + 1), float("inf"))
+            # Where another attempt came, this one's end was not told: until then it could be struck.
+            after = first.get((*life.key[:2], life.attempt + 1))
+            until = after or life.ended or float("inf")
             here = [each for each in others if each.host in (None, life.host)]
             excused = any(each.since < until and life.started < each.until for each in here)
             if life.started < strike.began < until and not excused:

@@ -145,5 +145,8 @@ def test_what_ran_through_a_fall_of_the_head() -> None:
     lost = sweep("lost", reason="killed")
     told = "s/1/1 lost (killed; ran 5.0 s on host2 before head-kill)"
     assert evidence.through([fall], lives, [lost]) == (2, [told])
+    untold = [life(1, 1, "host2", 5, 15), life(1, 2, "host3", 40, 45)]
+    late = strike("worker-kill", "host2", 16, 17)  # before its end was told, as the head was away
+    assert evidence.through([fall, late], untold, [sweep("lost", "succeeded")]) == (0, [])
     other = strike("worker-kill", "host2", 11, 12)  # explains what became of the first
     assert evidence.through([fall, other], lives, [lost]) == (1, [])
