@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from queue import Queue
@@ -23,9 +24,10 @@ if TYPE_CHECKING:
 
 _PATIENCE = 300.0  # seconds for a command that only asks the engine for something
 _PULL = 3600.0
-# What is said where a build goes on in the engine although who asked for it was killed: we are joined to it,
-# and it misses that one's credentials, or ends with it. By the next time it has noticed.
-_LEFT_BEHIND = ("no active session", "connection reset by peer", "only one connection allowed")
+# BuildKit's words where a step of the Dockerfile failed. Whatever else ends a build may come of an `up` that
+# was killed: its build goes on, we are joined to it, and end when it does, with words of many kinds.
+_FAILED = "did not complete successfully"
+_PAUSE = 1.0  # seconds until the next try
 _LAST_LINES = 8
 _SIDE_BY_SIDE = 32
 
@@ -119,8 +121,9 @@ class Doing:
             said, failed = self._build_once(step, image)
             if not failed:
                 return
-            if last or not any(words in line for line in said for words in _LEFT_BEHIND):
+            if last or any(_FAILED in line for line in said):
                 raise StepError(step, "the build failed", _told(said))
+            time.sleep(_PAUSE)
 
     def _build_once(self, step: Step, image: str) -> tuple[list[str], bool]:
         """What was said at the end, and whether it failed."""
