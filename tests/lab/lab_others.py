@@ -34,10 +34,10 @@ rmdir ~/.sweepfw
 sed -i '/ me@home$/d; / sweepfw:0123ab:/d' ~/.ssh/authorized_keys
 """
 INVENTORY = r"""
-docker ps -a --format 'container {{.Names}} {{.State}}'
-docker volume ls --format 'volume {{.Name}}'
-docker network ls --format 'network {{.Name}}'
-docker image ls --format 'image {{.Repository}}:{{.Tag}}'
+docker ps -a --format 'container {{.Names}} {{.State}}' | sort
+docker volume ls --format 'volume {{.Name}}' | sort
+docker network ls --format 'network {{.Name}}' | sort
+docker image ls --format 'image {{.Repository}}:{{.Tag}}' | sort
 find ~ -mindepth 1 | sort
 sed 's/^/key /' ~/.ssh/authorized_keys
 stat -c 'mode %n %a %U' ~/.ssh ~/.ssh/authorized_keys
