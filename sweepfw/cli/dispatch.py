@@ -41,12 +41,14 @@ def dispatch(there: There, project: Prepared, name: str | None, note: str | None
     listing = project.survey()
     environment, described = _environment(project.spec, any(e.path == REQUIREMENTS for e in listing.files))
     spec = replace(project.spec, environment=environment, at_once=how.jobs, fail_fast=how.fail_fast)
-    check_needs(there, spec)
+    waits = check_needs(there, spec)
     place.prepare()
     snapshot = freeze(project.root, place.snapshots, spec.snapshot_limit, listing)
     settle(place.snapshots, snapshot)
     built = ", which each host builds once" if environment.kind == "requirements" else ""
     say(f"running on {there.name}; trials use {described}{built}")
+    if waits:
+        say(waits)
     there.receive(snapshot.id, say)
     with _secrets_there(there, secrets) as uid:
         sweep = _submit(there, project, spec, snapshot.id, name, note, uid)
@@ -109,17 +111,23 @@ def _environment(spec: Spec, requirements: bool) -> tuple[Environment, str]:
     return spec.environment, "the Python of the workers' image"
 
 
-def check_needs(there: There, spec: Spec) -> None:
-    """SweepError where no worker that lives could ever run such a trial, with what they have."""
+def check_needs(there: There, spec: Spec) -> str | None:
+    """What to say where only workers that are silent now could run such trials. SweepError where none could
+    ever, with what they have, or where none lives."""
     from sweepfw.core.placement import unmet
 
-    workers = [worker for worker in there.desk.status().workers if worker.alive]
-    if not workers:
+    workers = there.desk.status().workers
+    if not any(worker.alive for worker in workers):
         raise SweepError(f"{there.name} has no worker that lives; look: sweepfw infra status")
     reasons = [unmet(worker.worker.host, worker.advert, spec.needs) for worker in workers]
     if all(reasons):
         told = "; ".join(reason for reason in reasons[:3] if reason)
         raise SweepError(f"no host of {there.name} can run these trials: {told}")
+    able = [worker for worker, reason in zip(workers, reasons, strict=True) if not reason]
+    if any(worker.alive for worker in able):
+        return None
+    hosts = " or ".join(worker.worker.host for worker in able)
+    return f"these trials wait for {hosts}, whose worker is silent; look: sweepfw infra status"
 
 
 @contextmanager
