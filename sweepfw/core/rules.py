@@ -4,42 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping, Sequence
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TypeAlias
 
 from sweepfw.core.sequences import Computed
 from sweepfw.core.values import Params, Value, meaning, text
 from sweepfw.errors import SweepError
 
-if TYPE_CHECKING:
-    from sweepfw.core.space import Space
-
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
 
 When: TypeAlias = Mapping[str, Params]
-
-
-def check_space(space: Space) -> None:
-    """SweepError, without a place, for the first thing that is wrong."""
-    values: dict[str, Sequence[Value]] = {}
-    for parameter in space.parameters:
-        check_name(parameter.name)
-        if parameter.name in values:
-            raise SweepError(f"{parameter.name} stands here twice; a parameter has one name")
-        if isinstance(parameter.values, tuple) and not parameter.values:
-            raise SweepError(f"{parameter.name} has no values; give it at least one, or leave it out")
-        values[parameter.name] = parameter.values
-    check_repeats(space.repeats)
-    if space.seed is not None:
-        check_seed(space.seed, values)
-    known = space.values
-    check_zip(space.zip, known, space.seed)
-    check_duplicates(known, space.zip)
-    for rule, entries in (("exclude", space.exclude), ("include", space.include)):
-        for entry in entries:
-            check_entry(rule, entry, known, space.seed)
-    check_when(space.when, known, space.seed)
-    for entry in space.include:
-        complete(entry, known, space.when)
 
 
 def check_name(name: str) -> None:

@@ -6,9 +6,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sweepfw.core.rules import When, check_space
+from sweepfw.core.rules import (
+    When,
+    check_duplicates,
+    check_entry,
+    check_name,
+    check_repeats,
+    check_seed,
+    check_when,
+    check_zip,
+    complete,
+)
 from sweepfw.core.sequences import Interval, Range
 from sweepfw.core.values import Number, Params, Value, from_json, to_json
+from sweepfw.errors import SweepError
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +48,26 @@ class Space:
     seed: str | None = None
 
     def __post_init__(self) -> None:
-        check_space(self)
+        values: dict[str, Sequence[Value]] = {}
+        for parameter in self.parameters:
+            check_name(parameter.name)
+            if parameter.name in values:
+                raise SweepError(f"{parameter.name} stands here twice; a parameter has one name")
+            if isinstance(parameter.values, tuple) and not parameter.values:
+                raise SweepError(f"{parameter.name} has no values; give it at least one, or leave it out")
+            values[parameter.name] = parameter.values
+        check_repeats(self.repeats)
+        if self.seed is not None:
+            check_seed(self.seed, values)
+        known = self.values
+        check_zip(self.zip, known, self.seed)
+        check_duplicates(known, self.zip)
+        for rule, entries in (("exclude", self.exclude), ("include", self.include)):
+            for entry in entries:
+                check_entry(rule, entry, known, self.seed)
+        check_when(self.when, known, self.seed)
+        for entry in self.include:
+            complete(entry, known, self.when)
 
     @property
     def names(self) -> tuple[str, ...]:
