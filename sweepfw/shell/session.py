@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable
-from threading import Event, Timer
+from contextlib import suppress
+from threading import Event, Lock, Timer
 from typing import IO, Any
 
+from paramiko import Message
+from paramiko.common import cMSG_CHANNEL_CLOSE
 from paramiko.ssh_exception import SSHException
 
 from sweepfw.errors import SweepError
@@ -18,7 +21,13 @@ _ANSWER = 5.0  # seconds for the process id of a command that is to be killed
 
 
 class Session:
-    """One script at the host, as `pump.Ends`: a channel, with its script first and its answer taken off."""
+    """One script at the host, as `pump.Ends`: a channel, with its script first and its answer taken off.
+
+    Nothing follows a channel's CLOSE: sshd gives its number to the next one, which would take what comes late
+    for the end of its own input and hang, and where there is no next one sshd ends the whole connection. But
+    paramiko's thread sends CLOSE as soon as the command has ended, before what others are about to send. So
+    it is sent here, by `close` alone.
+    """
 
     def __init__(
         self, host: str, channel: Any, mark: str, script: bytes, kill: Callable[[int], None]
@@ -27,6 +36,8 @@ class Session:
         self._out, self._err = scripts.Unwrapper(mark), scripts.Unwrapper(mark)
         self._killed = False
         self._told = Event()  # the script's answer was read, or nothing will be
+        self._sending = Lock()
+        channel._close_internal = self._end_quietly
 
     def carry(
         self,
@@ -53,8 +64,9 @@ class Session:
         return None if self._killed else self._code()
 
     def _code(self) -> int:
-        if not self._channel.status_event.wait(5):
-            raise faults.lost(self._host)
+        while not self._channel.status_event.wait(5):  # it may have closed its outputs long before its end
+            if not self._channel.transport.is_active():
+                raise faults.lost(self._host)
         code: int = self._channel.recv_exit_status()
         if code >= 0:
             return code
@@ -97,10 +109,13 @@ class Session:
         return b""
 
     def write(self, data: bytes) -> None:
-        self._channel.sendall(data)
+        with self._sending:
+            self._channel.sendall(data)
 
     def close_input(self) -> None:
-        self._channel.shutdown_write()
+        with self._sending:
+            if not self._channel.closed:
+                self._channel.shutdown_write()
 
     def kill(self) -> None:
         if self._killed:
@@ -111,4 +126,22 @@ class Session:
         header = self._out.header or self._err.header
         if header is not None and not self._channel.exit_status_ready():
             self._kill(header.pid)
-        self._channel.close()
+        self._channel.close()  # who reads or writes comes to an end
+
+    # -- the channel's end -----------------------------------------------------------------------------
+
+    def _end_quietly(self) -> tuple[()]:
+        """In place of paramiko's, which gives what is to be sent; called with the channel's lock."""
+        self._channel._set_closed()
+        return ()
+
+    def close(self) -> None:
+        """The last call: whoever writes is woken, and waited for."""
+        channel = self._channel
+        channel.close()
+        with self._sending, suppress(SSHException, EOFError, OSError):
+            message = Message()
+            message.add_byte(cMSG_CHANNEL_CLOSE)
+            message.add_int(channel.remote_chanid)
+            channel.transport._send_user_message(message)
+        del channel._close_internal  # which holds us

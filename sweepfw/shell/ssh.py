@@ -137,10 +137,11 @@ class SshShell:
                 )
             except (SSHException, OSError, EOFError):
                 raise faults.lost(self.host) from None
+            session = Session(self.host, channel, mark, script, self._kill)
             try:
-                yield Session(self.host, channel, mark, script, self._kill)
+                yield session
             finally:
-                channel.close()
+                session.close()
 
     def _kill(self, pid: int) -> None:
         """End a process group there, where the connection still stands."""
