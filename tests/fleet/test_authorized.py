@@ -66,7 +66,7 @@ def test_hosts_that_share_a_home_take_turns(keys: Path, tmp_path: Path) -> None:
 
     def all_of(commands: list[Cmd]) -> None:
         started = [subprocess.Popen(each.reveal(), env=environment) for each in commands]
-        assert [each.wait(60) for each in started] == [0] * len(tags)
+        assert [each.wait(300) for each in started] == [0] * len(tags)
 
     all_of([authorized.put(tag, LINE.replace(TAG, tag)) for tag in tags])
     assert sorted(keys.read_text().splitlines()) == sorted(

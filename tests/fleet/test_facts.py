@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import re
 import subprocess
+from collections.abc import Callable
+from contextlib import suppress
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from sshd import Sshd, needs_sshd
+from sshd import Sshd, _children, needs_sshd
 
 from sweepfw.fleet import questions
 from sweepfw.fleet.facts import Facts, Reach, read, read_reach
@@ -114,42 +116,48 @@ def test_the_real_reach_script(tmp_path: Path, scanner: bool) -> None:
     import socket
     import threading
 
-    with socket.create_server(("127.0.0.1", 0)) as server, socket.create_server(("127.0.0.1", 0)) as closed:
-        dead = closed.getsockname()[1]
-        closed.close()
-        port = server.getsockname()[1]
-        ended = threading.Event()
+    script = questions.REACH if scanner else questions.REACH.replace("command -v ssh-keyscan", "false")
+    for seconds in ("-T 8", "timeout 8", "read -r -t 6"):  # this machine may be a slow one
+        assert seconds in script
+        script = script.replace(seconds, seconds.rpartition(" ")[0] + " 60")
+    # A port that is taken, but where nobody listens, stays one where nobody listens.
+    with socket.create_server(("127.0.0.1", 0)) as server, socket.socket() as mute:
+        mute.bind(("127.0.0.1", 0))
 
         def serve() -> None:
-            while not ended.is_set():
-                try:
+            with suppress(OSError):
+                while True:
                     line, _ = server.accept()
-                except OSError:
-                    return
-                with line:
-                    line.sendall(b"SSH-2.0-OpenSSH_0.0 test\r\n")
+                    with line, suppress(OSError):
+                        line.sendall(b"SSH-2.0-OpenSSH_0.0 test\r\n")
 
-        threading.Thread(target=serve, daemon=True).start()
-        places = [("127.0.0.1", port), ("127.0.0.1", dead)]
-        script = questions.REACH if scanner else questions.REACH.replace("command -v ssh-keyscan", "false")
+        serving = threading.Thread(target=serve)
+        serving.start()
+        places = [server.getsockname(), mute.getsockname()]
         done = subprocess.run(
-            questions.reach(places).reveal(), input=script.encode(), capture_output=True, timeout=60
+            questions.reach(places).reveal(), input=script.encode(), capture_output=True, timeout=180
         )
-        ended.set()
+        server.shutdown(socket.SHUT_RDWR)  # wakes who waits for the next one
+        serving.join()
     found = read_reach(done.stdout.decode(), places)
     assert [found[place].answers for place in places] == [True, False]
 
 
 @needs_sshd
 @pytest.mark.parametrize("keys", [("rsa", "ecdsa", "ed25519"), ("ecdsa",), ("rsa",)])
-def test_a_hosts_key_is_asked_for_once(tmp_path: Path, keys: tuple[str, ...]) -> None:
+def test_a_hosts_key_is_asked_for_once(
+    tmp_path: Path, wait_until: Callable[..., None], keys: tuple[str, ...]
+) -> None:
     """Where it can be: each time is a connection without a login, and sshd turns away who makes many."""
     sshd = Sshd(tmp_path / "sshd", keys=keys).start()
     try:
+        assert sshd.process
+        pid = sshd.process.pid
+        wait_until(lambda: not _children(pid), 60)  # who asked whether it answers has been told of by then
         before = sshd.log.count("Connection from")
         places = [("127.0.0.1", sshd.port)]
         command = questions.reach(places).reveal()
-        done = subprocess.run(command, input=questions.REACH.encode(), capture_output=True, timeout=60)
+        done = subprocess.run(command, input=questions.REACH.encode(), capture_output=True, timeout=180)
         asked = sshd.log.count("Connection from") - before
     finally:
         sshd.stop()

@@ -80,7 +80,7 @@ def volume(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Volume]:
         ).stdout
         into = ["run", "--rm", "-i", "-v", f"{name}:/into", base, "tar", "-C", "/into", "-xf", "-"]
         subprocess.run(["docker", *into], input=packed, check=True)
-        yield Volume("gpu1", LocalShell(), name, base, "0:0", "abcdef")
+        yield Volume("gpu1", LocalShell(), name, base, "0:0", name)
     finally:
         docker("volume", "rm", "-f", name)
 
@@ -151,10 +151,12 @@ def test_reading_changes_nothing_and_leaves_no_container(
     done = volume.shell.run(volume.reader("sh", "-c", "touch /state/x || touch /x"))
     assert done.code != 0
     # The engine takes a container away a moment after its command has ended.
-    wait_until(lambda: docker("ps", "-aq", "--filter", "label=sweepfw.deployment=abcdef") == "")
+    wait_until(
+        lambda: docker("ps", "-aq", "--filter", f"label=sweepfw.deployment={volume.deployment}") == "", 60
+    )
 
 
 def test_a_volume_that_is_not_there_is_one_line(volume: Volume) -> None:
-    broken = Volume("gpu1", volume.shell, volume.name, "no-such-image-of-ours", "0:0", "abcdef")
+    broken = Volume("gpu1", volume.shell, volume.name, "no-such-image-of-ours", "0:0", volume.name)
     with pytest.raises(SweepError, match="gpu1: its files can't be listed"):
         broken.listing()

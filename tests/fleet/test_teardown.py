@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from secrets import token_hex
 
 import pytest
 from hypothesis import given
@@ -106,8 +107,9 @@ def test_odd_lines_in_it_are_no_failure(at: int, odd: str) -> None:
 
 
 def test_the_question_is_answered_by_a_real_shell() -> None:
-    done = LocalShell().run(remains.question("m1", "lab", UID, "~/.sweepfw", gpus=True))
-    found = remains.read("m1", UID, done.text)
+    uid = token_hex(16)  # which nothing on this machine has
+    done = LocalShell().run(remains.question("m1", "lab", uid, "~/.sweepfw", gpus=True))
+    found = remains.read("m1", uid, done.text)
     assert found.user.count(":") == 1
     assert not found.anything
 
