@@ -166,7 +166,7 @@ class LeasedLedger(SqliteLedger):
 
     def submit(self, *args: Any, **options: Any) -> Sweep:
         sweep = super().submit(*args, **options)
-        self._changed(sweep.uid)
+        self._changed(None)  # it may be seen and sent already: by its own name all that would be forgotten
         return sweep
 
     def extend(self, uid: str, *args: Any, **options: Any) -> int:

@@ -29,7 +29,7 @@ class Place:
         root.mkdir(exist_ok=True)
         self.place.prepare()
         self.ledger = LeasedLedger(self.place.ledger, self.place.runs, Leases(300))
-        self.roster = Roster(self.place.state / "workers.json", ("a", "b"), 30)
+        self.roster = Roster(self.place.state / "workers.json", ("a", "b"), 300)
         self.scheduler = Scheduler(self.ledger, self.roster, Publisher("amqp://127.0.0.1:1/x"))
         self.desk = HeadDesk(self.place, self.ledger, self.roster, self.scheduler, deployment="d", uid="u")
 

@@ -38,13 +38,12 @@ def test_a_stop_reaches_its_worker_at_once(head: Place) -> None:
     first = head.desk.orders(A, 0, 0)
     assert not first.stop
     told: list[Any] = []
-    begun = time.monotonic()
-    thread = threading.Thread(target=lambda: told.append(head.desk.orders(A, first.seen, 30)))
+    thread = threading.Thread(target=lambda: told.append(head.desk.orders(A, first.seen, 120)))
     thread.start()
     time.sleep(0.2)
     head.ledger.stop(sweep.uid, [1], now=True)
-    thread.join(10)
-    assert time.monotonic() - begun < 8
+    thread.join(60)
+    assert not thread.is_alive()
     assert told[0].stop == {mine.token: "stop now"}
     assert head.desk.orders(B, 0, 0).stop == {}
     head.ledger.stop(sweep.uid)
@@ -64,8 +63,8 @@ def test_who_lost_the_broker_is_asked_again_soon(head: Place) -> None:
     head.desk.announce(A, ADVERT)
     seen = head.desk.orders(A, 0, 0).seen
     begun = time.monotonic()
-    head.desk.orders(A, seen, 30, connected=False)
-    assert time.monotonic() - begun < 10
+    head.desk.orders(A, seen, 120, connected=False)
+    assert time.monotonic() - begun < 60
     assert not head.desk.status().workers[0].alive
     head.desk.orders(A, seen, 0, connected=True)
     assert head.desk.status().workers[0].alive
@@ -92,8 +91,8 @@ def test_a_new_head_knows_the_workers_and_their_orders(head: Place, tmp_path: Pa
     try:
         assert [each.alive for each in new.desk.status().workers] == [False]
         begun = time.monotonic()
-        orders = new.desk.orders(A, seen, 30)
-        assert time.monotonic() - begun < 10  # at once: what an earlier head told is not the newest
+        orders = new.desk.orders(A, seen, 120)
+        assert time.monotonic() - begun < 60  # at once: what an earlier head told is not the newest
         assert orders.stop == {grant.token: "stop"}
         [worker] = new.desk.status().workers
         assert (worker.alive, worker.advert) == (True, ADVERT._replace(queue="sweepfw.u.a.a1"))
@@ -176,10 +175,10 @@ def test_a_log_is_read_as_it_comes_to_its_end(head: Place) -> None:
     assert head.desk.read_log(sweep.uid, 1, 1, 0) == (b"", False)
     timer = threading.Timer(0.2, head.ledger.append_log, (grant.token, 0, b"hello\n"))
     timer.start()
-    assert head.desk.read_log(sweep.uid, 1, 1, 0, wait=30) == (b"hello\n", False)
+    assert head.desk.read_log(sweep.uid, 1, 1, 0, wait=120) == (b"hello\n", False)
     timer = threading.Timer(0.2, head.ledger.finish, (grant.token, Outcome("succeeded")))
     timer.start()
-    assert head.desk.read_log(sweep.uid, 1, 1, 6, wait=30) == (b"", True)
+    assert head.desk.read_log(sweep.uid, 1, 1, 6, wait=120) == (b"", True)
     assert head.desk.read_log(sweep.uid, 1, 1, 0) == (b"hello\n", True)
     assert head.desk.read_log(sweep.uid, 1, 1, 99) == (b"", True)
     assert head.desk.read_log(sweep.uid, 1, 1, -5).data == b"hello\n"
@@ -204,7 +203,7 @@ def test_a_sweep_is_forgotten_here_and_its_workers_hear_of_it(head: Place, tmp_p
     head.ledger.append_log(grant.token, 0, b"x")
     seen = head.desk.orders(A, 0, 0).seen
     head.desk.forget(sweep.uid)
-    orders = head.desk.orders(A, seen, 30)
+    orders = head.desk.orders(A, seen, 120)
     assert orders.forget == (sweep.name,)
     assert orders.stop == {grant.token: "stop now"}
     assert not list(head.place.runs.iterdir())

@@ -69,7 +69,7 @@ class Running:
 
     def __exit__(self, *_: object) -> None:
         self.tunnel.end()
-        self.thread.join(10)
+        self.thread.join(60)
         assert not self.thread.is_alive()
 
 
@@ -77,23 +77,23 @@ def test_a_line_that_ends_is_made_anew_and_its_neighbours_stay(ssh: Path, wait_u
     with Running(ssh, "a", "b") as running:
         wait_until(lambda: len(pids(running.folder, "proxies")) == 2)
         [a], [b] = pids(running.folder, "a.pids"), pids(running.folder, "b.pids")
-        os.kill(a, signal.SIGKILL)
         begun = time.monotonic()
+        os.kill(a, signal.SIGKILL)
         wait_until(lambda: len(pids(running.folder, "a.pids")) == 2)
         assert time.monotonic() - begun > 0.5  # not at once: a far side that refuses is not to be stormed
         wait_until(lambda: len(pids(running.folder, "proxies")) == 3)
         assert pids(running.folder, "b.pids") == [b] and alive(b)
         assert "a: down (ssh ended, exit -9); again in 1 s" in running.lines
         wait_until(lambda: running.lines.count("a: up") and running.lines.count("b: up"))
-    assert not any(alive(pid) for pid in pids(ssh.parent, "proxies"))  # what ssh started is gone with it
+    wait_until(lambda: not any(alive(pid) for pid in pids(ssh.parent, "proxies")))  # what ssh started
 
 
 def test_a_line_that_can_not_be_made_says_why_and_rests_longer_each_time(
     ssh: Path, wait_until: WaitUntil
 ) -> None:
     with Running(ssh, "bad") as running:
-        wait_until(lambda: len(running.lines) == 3)
-    assert running.lines == [
+        wait_until(lambda: len(running.lines) >= 3)
+    assert running.lines[:3] == [
         f"bad: down (bad: Permission denied (publickey).); again in {pause} s" for pause in (1, 2, 3)
     ]
 
@@ -110,9 +110,9 @@ def test_no_ssh_outlives_the_tunnel(ssh: Path, wait_until: WaitUntil, number: in
     try:
         wait_until(lambda: len(pids(folder, "proxies")) == 2)
         process.send_signal(number)
-        assert process.wait(10) == (0 if number == signal.SIGTERM else -9)
+        assert process.wait(60) == (0 if number == signal.SIGTERM else -9)
         lines = pids(folder, "a.pids") + pids(folder, "b.pids")
-        wait_until(lambda: not any(alive(pid) for pid in lines), 5)
+        wait_until(lambda: not any(alive(pid) for pid in lines))
     finally:
         process.kill()
         process.wait()

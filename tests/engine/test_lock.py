@@ -37,7 +37,7 @@ def test_another_process_keeps_it_but_hears_no_orders(place: Workspace) -> None:
     lock = SweepLock.acquire(place, "u")
     child = os.fork()
     if not child:
-        time.sleep(60)
+        time.sleep(600)
         os._exit(0)
     lock.stop_heeding()
     os.close(lock.fd)
@@ -57,5 +57,5 @@ def test_waits_for_a_dying_holder(place: Workspace) -> None:
         time.sleep(0.5)
         os._exit(0)
     lock.release()
-    SweepLock.acquire(place, "u", wait=20).release()
+    SweepLock.acquire(place, "u", wait=120).release()
     os.waitpid(child, 0)

@@ -77,7 +77,7 @@ def test_nobody_else_waits_while_what_is_hidden_is_sought(
     def slow(*args: Any) -> Any:
         if args[1] == NEW:
             seeking.set()
-            assert go.wait(20)
+            assert go.wait(150)
         return hidden(*args)
 
     world.job(0, OLD)
@@ -86,11 +86,11 @@ def test_nobody_else_waits_while_what_is_hidden_is_sought(
     thread = Thread(target=world.job, args=(0, NEW))
     thread.start()
     try:
-        assert seeking.wait(20)
+        assert seeking.wait(60)
         open_sweep = world.sweep._replace(uid="other", name="p-2", spec=Spec("p", "t", ("true",)))
         others = Thread(target=world.stores.job, args=(open_sweep, world.snapshots[0], lambda: False))
         others.start()
-        others.join(20)
+        others.join(60)
         assert not others.is_alive()
     finally:
         go.set()

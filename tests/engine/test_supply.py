@@ -67,7 +67,7 @@ def test_waits_for_what_may_be_queued_again(ledger: SqliteLedger) -> None:
         second = others.submit(supply.take)
         ledger.finish(grant.token, Outcome("lost", "its keeper was killed", again=True))
         supply.done()
-        assert second.result(timeout=20) == 1
+        assert second.result(timeout=60) == 1
 
 
 def test_a_pause_ends_it_once_nothing_runs(ledger: SqliteLedger) -> None:
@@ -79,7 +79,7 @@ def test_a_pause_ends_it_once_nothing_runs(ledger: SqliteLedger) -> None:
     with ThreadPoolExecutor() as others:
         second = others.submit(supply.take)
         supply.done()
-        assert second.result(timeout=20) is None
+        assert second.result(timeout=60) is None
     assert ledger.sweep(uid).counts == {"queued": 3}
 
 
