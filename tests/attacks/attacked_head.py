@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import sqlite3
 import ssl
 import time
@@ -79,8 +80,11 @@ class AttackedHead(Head):
 
     # -- asking ----------------------------------------------------------------------------------------
 
-    def tls(self, seconds: float = 20) -> ssl.SSLSocket:
-        return tls(self.connect(seconds))
+    def connect(self, seconds: float = 100) -> socket.socket:
+        return super().connect(seconds)
+
+    def tls(self) -> ssl.SSLSocket:
+        return tls(self.connect())
 
     def ask(self, path: str, told: Any, shown: str = PEOPLE, body: bytes | None = None) -> Reply:
         """One call on a connection of its own. With a body, `told` stands in the field for arguments."""
@@ -121,7 +125,7 @@ class AttackedHead(Head):
 
     def well(self) -> None:
         """It answers people and workers, as if nothing had been."""
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 100
         while True:
             with suppress(OSError):
                 assert self.ask("ledger/sweeps", {}).status == 200

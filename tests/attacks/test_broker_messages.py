@@ -6,6 +6,7 @@ from __future__ import annotations
 import gzip
 import json
 import pickle
+import time
 from pathlib import Path
 from typing import Any
 
@@ -118,9 +119,14 @@ def queue_of(head: HeadLab, host: str) -> str:
     return names.queue(UID, host, found.worker.boot)
 
 
+def at_most(since: float) -> float:
+    """Lines about messages that were set aside: the first at once, then those of a minute together."""
+    return 1 + (time.monotonic() - since) // intake.TOLD_EVERY + 1
+
+
 def runs_once_more(head: HeadLab, worker: WorkerLab, marks: Path) -> None:
     sweep = head.submit(f"echo $i >>{marks}", 4)
-    ended(head, sweep)
+    ended(head, sweep, seconds=100)
     assert head.states(sweep) == ["succeeded"] * 4
     assert sorted(marks.read_text().split()) == list("1234")
     assert worker.process is not None and worker.process.poll() is None
@@ -129,20 +135,20 @@ def runs_once_more(head: HeadLab, worker: WorkerLab, marks: Path) -> None:
 def test_no_message_runs_what_the_ledger_did_not_grant(
     broker: Broker, head: HeadLab, work: Work, tmp_path: Path
 ) -> None:
-    worker = work("a")
+    since, worker = time.monotonic(), work("a")
     queue, mark, begun = queue_of(head, "a"), tmp_path / "mark", tmp_path / "begun"
     sweep = head.submit(f"echo $i >>{begun}")
-    ended(head, sweep)
+    ended(head, sweep, seconds=100)
     replayed = harmless_messages(sweep.uid) * 20
     bad = bad_messages(mark)
     send(broker, names.HEAD, "", queue, [*bad, *replayed, *bad])
-    until(lambda: broker.queues()[queue][0] == 0, 60, "an empty queue")
+    until(lambda: broker.queues()[queue][0] == 0, 100, "an empty queue")
     runs_once_more(head, worker, tmp_path / "again")
     assert begun.read_text() == "1\n"
     assert len(head.attempts(sweep)) == 1
     assert not mark.exists()
     told = worker.log.read_text()
-    assert 1 <= told.count("set aside") <= 4, told  # the first at once, the others together
+    assert 1 <= told.count("set aside") <= at_most(since), told
     assert "Traceback" not in told and "trying again" not in told, told
 
 
@@ -160,7 +166,7 @@ def test_a_trial_that_is_sent_a_hundred_times_runs_once(
     ]
     for host in ("a", "b"):
         send(broker, names.HEAD, "", queue_of(head, host), told * 15)
-    ended(head, sweep, seconds=60)
+    ended(head, sweep, seconds=100)
     assert sorted(begun.read_text().split()) == list("123456")
     assert [attempt.number for attempt in head.attempts(sweep)] == [1] * 6
 
@@ -200,22 +206,22 @@ def test_no_question_makes_a_worker_do_anything(
     broker: Broker, head: HeadLab, work: Work, tmp_path: Path
 ) -> None:
     """Whoever can ask all workers at once: not even Flower's account moves them."""
-    worker = work("a")
+    since, worker = time.monotonic(), work("a")
     plain = {"content_type": "application/json", "content_encoding": "utf-8"}
     asked = [{"body": json.dumps(each), **plain, "headers": {"clock": "x"}} for each in questions()]
     asked += [{"body": b"\x80\x04K\x01.", "content_type": "application/x-python-serialize"}]
     asked += [{"body": "{", **plain}, {"body": "x" * 900_000, **plain}]
     pidbox = f"{names.node('a', queue_of(head, 'a').rpartition('.')[2])}.celery.pidbox"
-    until(lambda: broker.queues().get(pidbox) == (0, 1), 60, "one who reads its pidbox")
+    until(lambda: broker.queues().get(pidbox) == (0, 1), 100, "one who reads its pidbox")
     send(broker, names.FLOWER, names.ASKING, "", [{"headers": {}, **each} for each in asked])
-    until(lambda: broker.queues()[pidbox][0] == 0, 60, "an empty pidbox")
+    until(lambda: broker.queues()[pidbox][0] == 0, 100, "an empty pidbox")
     runs_once_more(head, worker, tmp_path / "again")
     told = worker.log.read_text()
-    assert 1 <= told.count("set aside") <= 3, told
+    assert 1 <= told.count("set aside") <= at_most(since), told
     assert "trying again" not in told, told
     from sweepfw.engine.celery_app import make_app
 
-    [pong] = make_app(broker.address(names.FLOWER)).control.ping(timeout=5)
+    [pong] = make_app(broker.address(names.FLOWER)).control.ping(timeout=100, limit=1)
     assert list(pong.values()) == [{"ok": "pong"}]
 
 
@@ -292,23 +298,27 @@ def test_a_worker_of_another_deployment_gets_nothing(
     other = {"token": "token-of-elsewhere", "certificate": str(tmp_path / "other/certificate.pem")}
     wrong = WorkerLab(head, "b", **{changed: other[changed]})
     try:
-        until(lambda: said in wrong.log.read_text(), 60, f"{said}")
+        until(lambda: said in wrong.log.read_text(), 100, f"{said}")
         uid = head.submit(f"echo $i >>{tmp_path / 'ran'}", 3).uid
         told = [{"body": json.dumps([[uid, n], {}, {}]), "headers": headers()} for n in (1, 2, 3)]
         plain = {"content_type": "application/json", "content_encoding": "utf-8"}
         queue = names.queue(UID, "b", wrong.log.read_text().partition(", boot ")[2].partition(":")[0])
-        assert queue in broker.queues()
+        # It says so too where its queue is not declared within ten seconds: that comes late then, or never.
+        process = wrong.process
+        assert process is not None
+        until(lambda: queue in broker.queues() or process.poll() is not None, 100, "its queue")
         send(broker, names.HEAD, "", queue, [{**each, **plain} for each in told])
         if changed == "token":
-            wrong.wait(60)
+            wrong.wait(100)
         else:
-            until(lambda: broker.queues()[queue][0] == 0, 60, "an empty queue")
+            until(lambda: broker.queues()[queue][0] == 0, 100, "an empty queue")
         assert not list(head.ledger.attempts(uid))
         head.desk.drain("a", off=True)
-        until(lambda: head.ledger.sweep(uid).state == "done", 60, "the end")
+        until(lambda: head.ledger.sweep(uid).state == "done", 100, "the end")
         assert {each.host for each in head.ledger.attempts(uid)} == {"a"}
         assert [each.worker.host for each in head.desk.status().workers] == ["a"]
         assert "token-of-elsewhere" not in wrong.log.read_text() + str(head.said)
         assert "Traceback" not in wrong.log.read_text()
     finally:
+        wrong.kill()  # it waits for its head
         wrong.stop()

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from here_processes import ours
 
 from sweepfw.config.deployments import DeploymentState
 from sweepfw.core.deployment import Deployment, Host
@@ -29,7 +30,7 @@ def ask(folder: Path, *words: str, umask: int = 0o022, **options: object) -> sub
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=250,
         **options,
     )
 
@@ -47,7 +48,11 @@ TRIAL = (
 
 @pytest.mark.parametrize("umask", [0o000, 0o002, 0o077], ids=oct)
 def test_nobody_else_may_write_what_is_ours(
-    umask: int, make_project: MakeProject, workspace_folder: Path
+    umask: int,
+    make_project: MakeProject,
+    workspace_folder: Path,
+    tmp_path: Path,
+    wait_until: Callable[..., None],
 ) -> None:
     """And trials, projects and exports have the umask that the user has."""
     (workspace_folder / ".sweepfw").rmdir()
@@ -64,6 +69,7 @@ def test_nobody_else_may_write_what_is_ours(
     for sweep in ("p-1", "p-2"):
         log = workspace_folder / f"runs/{sweep}/trials/1/1/output.log"
         assert int(log.read_text(), 8) == umask
+    wait_until(lambda: not ours(tmp_path), 60, "the end of what went on in the background")
     trials = {"mine", "f", "kept", "c"}
     for folder in ("runs", ".sweepfw"):
         for path, mode in modes(workspace_folder / folder):

@@ -133,7 +133,7 @@ def ask(workspace: Path, *words: str, **options: object) -> subprocess.Completed
         capture_output=True,
         text=True,
         errors="surrogateescape",
-        timeout=90,
+        timeout=250,
         **options,
     )
 
@@ -220,7 +220,7 @@ def test_closed_folders_go_also_without_roots_rights(tmp_path: Path) -> None:
         path.chmod(0)
     code = "import sys; from sweepfw.trial.guard.removal import remove; remove(sys.argv[1])"
     words = [sys.executable, "-c", code, top]
-    subprocess.run([*_ORDINARY, *words] if os.getuid() == 0 else words, check=True, timeout=60)
+    subprocess.run([*_ORDINARY, *words] if os.getuid() == 0 else words, check=True, timeout=250)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -260,7 +260,7 @@ def test_a_folder_that_becomes_a_link_just_before_it_is_opened(tmp_path: Path) -
     (tmp_path / "away/inner").mkdir(parents=True)
     (tmp_path / "away/inner/kept").touch()
     (tmp_path / "top/a/inner").mkdir(parents=True)
-    subprocess.run([sys.executable, "-c", SWAP, tmp_path / "top", tmp_path / "away"], check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", SWAP, tmp_path / "top", tmp_path / "away"], check=True, timeout=250)
     assert not (tmp_path / "top").exists() and (tmp_path / "away/inner/kept").exists()
 
 

@@ -90,7 +90,7 @@ def test_doctor(kind: str, hostile: Callable[[str], list[str]], workspace_folder
         cwd=str(workspace_folder),
         env={**os.environ, "TERM": "xterm-256color"},
         dimensions=(24, 200),
-        timeout=120,
+        timeout=280,
     )
     shown = child.read().decode()
     child.close()
@@ -114,7 +114,7 @@ def test_up_and_json(hostile: Callable[[str], list[str]], workspace_folder: Path
             cwd=workspace_folder,
             stdin=subprocess.DEVNULL,
             capture_output=True,
-            timeout=120,
+            timeout=140,
         )
         assert done.returncode in (1, 4) and b"\x1b" not in done.stdout + done.stderr
         if verb[0] == "doctor":

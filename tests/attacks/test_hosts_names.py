@@ -68,7 +68,7 @@ def ask(workspace_folder: Path) -> Callable[..., subprocess.CompletedProcess[str
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=200,
         )
 
     return run

@@ -224,7 +224,7 @@ GARBAGE = {
 
 @pytest.mark.parametrize("form", GARBAGE)
 def test_what_is_no_tls_is_left(target: Target, form: str) -> None:
-    with target.head.connect(30) as stream:
+    with target.head.connect() as stream:
         with suppress(OSError):
             stream.sendall(GARBAGE[form])
             stream.shutdown(socket.SHUT_WR)
