@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,7 @@ def run(options: Options, folder: Path, say: Callable[[str], object] = print) ->
         told.notes += _down(bed, chance, options.restarts)
         told.breaches += seen + [Breach("nothing left", what) for what in bed.remains()]
         told.breaches += _here(bed, scene, folder, told.breaches)
+        told.breaches += [Breach("commands", what) for what in dict.fromkeys(bed.complaints)]
     _tell(told, scene)
     told.seconds = time.monotonic() - begun
     return told
@@ -53,13 +55,14 @@ def run(options: Options, folder: Path, say: Callable[[str], object] = print) ->
 
 def _there(bed: Bed, scene: Scene, folder: Path) -> list[Breach]:
     """What the deployment says and keeps, before it is taken down."""
-    names = sorted(sweep["sweep"] for sweep in bed.told("ls") or [])
-    scene.sweeps = [sweep for sweep in (bed.told("show", name, seconds=120) for name in names) if sweep]
     left = _strangers(bed)
     bed.keep_logs(folder / "logs")
-    evidence.fetch(bed, folder / "head")
+    evidence.fetch(bed, folder / "head")  # before it is told: so a late result is known there
+    names = sorted(sweep["sweep"] for sweep in bed.asked("ls") or [])
+    scene.sweeps = [sweep for sweep in map(partial(bed.asked, "show"), names) if sweep]
     scene.lives = witness.read(folder / "head" / "witness")
-    found = [Breach("what was seen", strike.broken) for strike in scene.strikes if strike.broken]
+    broken = [strike.broken for strike in scene.strikes if strike.broken]
+    found = [Breach("what was seen", what) for what in (*broken, *scene.broken)]
     if "chaos-1" not in names or len(names) != len(scene.sweeps):
         found.append(Breach("lost", f"sweeps: {', '.join(names)}"))
     kept = evidence.kept(folder / "head" / "runs", scene.sweeps, home=False, gone=scene.gone)
@@ -69,18 +72,19 @@ def _there(bed: Bed, scene: Scene, folder: Path) -> list[Breach]:
 def _story(scene: Scene) -> Story:
     jumped = any(strike.kind == "clock" for strike in scene.strikes)
     return Story(
-        struck=evidence.struck(scene.strikes, scene.lives),
+        struck=[*evidence.struck(scene.strikes, scene.lives), *evidence.stalled(scene.stalls)],
         samples=scene.samples,
         leases=True,
         wall=None if jumped else time.time() - time.monotonic(),
         may_fail=evidence.may_fail(scene.strikes, scene.lives, scene.sweeps),
+        dealt=scene.dealt,
     )
 
 
 def _strangers(bed: Bed) -> list[str]:
-    """What still runs in workers' containers half a minute after all."""
+    """What still runs in workers' containers a minute after all: daemons that nobody ends live longer."""
     with suppress(AssertionError):
-        until(lambda: not bed.strangers(), 30, "an end")
+        until(lambda: not bed.strangers(), 60, "an end")
     return bed.strangers()
 
 
@@ -96,7 +100,7 @@ def _down(bed: Bed, chance: random.Random, restarts: int) -> list[str]:
 def _here(bed: Bed, scene: Scene, folder: Path, known: Sequence[Breach]) -> list[Breach]:
     """What was true on the deployment is true here afterwards, with all files."""
     names = [sweep["sweep"] for sweep in scene.sweeps]
-    home = [sweep for sweep in (bed.told("show", name, "--here", seconds=120) for name in names) if sweep]
+    home = [sweep for sweep in (bed.asked("show", name, "--here", patience=60) for name in names) if sweep]
     after = {sweep["sweep"]: _facts(sweep) for sweep in home}
     found = [
         Breach("came home", "the ledger here tells something else than the head's did", sweep["sweep"])
@@ -111,12 +115,13 @@ def _here(bed: Bed, scene: Scene, folder: Path, known: Sequence[Breach]) -> list
 
 
 def _facts(sweep: Told) -> object:
+    """What does not change any more; but a lost attempt is stale as soon as its late result is there."""
     return sweep["counts"], [
         [
             trial["trial"],
             trial["state"],
             trial["metrics"],
-            *((a["attempt"], a["state"]) for a in trial["attempts"]),
+            *((a["attempt"], "lost" if a["state"] == "stale" else a["state"]) for a in trial["attempts"]),
         ]
         for trial in sweep["trials"]
     ]
@@ -135,4 +140,7 @@ def _tell(told: report.Report, scene: Scene) -> None:
     ]
     struck = [each for each in scene.strikes if each.struck]
     told.figures = evidence.figures(struck, scene.lives, scene.sweeps)
+    if scene.stalls:
+        longest = max(until - since for since, until in scene.stalls)
+        told.notes.append(f"this machine stood still {len(scene.stalls)} times, {longest:.1f} s at most")
     told.notes.append(f"the follower: {', '.join(scene.followed)}; {len(scene.samples)} looks")

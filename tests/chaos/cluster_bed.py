@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import shlex
 import shutil
 import subprocess
 import tarfile
-from collections.abc import Collection, Iterator
+import time
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -36,6 +38,8 @@ COPY preload /etc/ld.so.preload
 """
 ROLES = ("worker", "head", "rabbitmq", "tunnel", "flower")
 STATE = "/var/lib/sweepfw"
+# What `python -m sweepfw` prints of an exception, by itself or from a thread, or says of one.
+BUG = re.compile(r'this is a bug|\(most recent call last\):\n  File "(<frozen runpy>|[^"]*/threading\.py)"')
 
 
 class Process(NamedTuple):
@@ -47,13 +51,15 @@ class Process(NamedTuple):
 @dataclass
 class Bed:
     """`links` by worker host. `lost`: hosts that nobody boots until all is healed. `follower`: the command
-    that follows the sweep. `patience`: 1 where faults may last as they like, less where time is short."""
+    that follows the sweep. `patience`: 1 where faults may last as they like, less where time is short.
+    `complaints`: what commands should not have said."""
 
     site: Site
     links: dict[str, Link]
     lost: set[str] = field(default_factory=set)
     follower: subprocess.Popen[str] | None = None
     patience: float = 1.0
+    complaints: list[str] = field(default_factory=list)
 
     @property
     def lab(self) -> Lab:
@@ -131,10 +137,23 @@ class Bed:
         finally:
             process.kill()
             process.wait()
+        self.heed(words, printed)
         try:
             return json.loads(printed) if process.returncode == 0 else None
         except ValueError:
             return None
+
+    def asked(self, *words: str, patience: float = 300) -> Any:
+        """The command's JSON, asked for until it can answer; None where it can't for so many seconds."""
+        deadline = time.monotonic() + patience
+        while (told := self.told(*words, seconds=120)) is None and time.monotonic() < deadline:
+            time.sleep(1)
+        return told
+
+    def heed(self, words: Sequence[str], printed: str) -> None:
+        """What a command said: errors are one line, however things stand. Trials may print what they like."""
+        if BUG.search(printed):
+            self.complaints.append(f"`{shlex.join(words)}` said: {printed.strip()[-600:]}")
 
     def kill_follower(self) -> bool:
         """Whether it ran."""
@@ -172,8 +191,14 @@ class Bed:
             if not each.words.startswith(OURS)
         ]
 
-    def remains(self) -> list[str]:
-        """All of ours that is on the hosts: after `infra down` that is nothing."""
+    def remains(self, seconds: float = 60) -> list[str]:
+        """All of ours that is on the hosts: after `infra down` that is nothing, once all has ended."""
+        deadline = time.monotonic() + seconds
+        while (found := self._remains()) and time.monotonic() < deadline:
+            time.sleep(1)
+        return found
+
+    def _remains(self) -> list[str]:
         return [f"{host.name}: {line}" for host in self.lab.hosts for line in _remains(host)]
 
     def keep_logs(self, folder: Path) -> None:
@@ -195,6 +220,7 @@ class Bed:
 
 
 _REMAINS = r"""
+docker version >/dev/null 2>&1 || echo 'an engine that does not answer'
 docker ps -a --format 'container {{.Names}}'
 docker volume ls -q | sed 's/^/volume /'
 docker network ls --format '{{.Name}}' | grep sweepfw | sed 's/^/network /'

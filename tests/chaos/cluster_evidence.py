@@ -9,14 +9,13 @@ from typing import Any, NamedTuple
 
 import attempt_folder
 from cluster_bed import LEASE, WITNESS, Bed
-from cluster_kinds import KINDS
+from cluster_kinds import KINDS, TOO_LONG
 from invariants import Kept, Key, Struck
 from schedule import Fault
 from witness import Life
 
 HEARD = 4.0  # seconds in which what was late is still told, after a fault is over
 COULD_NOT = "could not: "
-POISON = 60.0  # seconds in which what a poisoned trial killed is missed
 
 
 class Strike(NamedTuple):
@@ -37,6 +36,8 @@ class Strike(NamedTuple):
 
     @property
     def costs(self) -> str:
+        if self.result.startswith(TOO_LONG):
+            return "all"
         return KINDS[self.kind].costs
 
     @property
@@ -92,8 +93,13 @@ def struck(strikes: Sequence[Strike], lives: Sequence[Life]) -> list[Struck]:
             host = strike.host if strike.costs == "host" or strike.host != "host1" else None
             until = strike.ended + LEASE + HEARD
             found.append(Struck(strike.kind, strike.began, until, host, strike.trial))
-    poison = [life for life in lives if life.kind == "poison"]
-    return found + [Struck("poison", each.started, each.started + POISON, each.host) for each in poison]
+    poison = [(life.killed, life.host) for life in lives if life.killed is not None]
+    return found + [Struck("poison", killed, killed + LEASE + HEARD, host) for killed, host in poison]
+
+
+def stalled(stalls: Iterable[tuple[float, float]]) -> list[Struck]:
+    """Where the whole machine stood still, so did those who renew their leases."""
+    return [Struck("this machine", since, until + LEASE + HEARD) for since, until in stalls]
 
 
 def may_fail(

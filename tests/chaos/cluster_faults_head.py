@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import time
+from contextlib import suppress
 
 from cluster_bed import STATE, Bed
 from cluster_kinds import BrokenError, MissedError, fault, freeze, hit, lasting, mend_by_up, pretend
 from lab_host import Host
+from lab_watch import until
 
 # Of a ledger: kept beside itself, spoiled, put back.
 ASIDE = "for f in $1 $1-wal; do if [ -e $f ]; then cp -a $f $f.aside; fi; done"
@@ -45,7 +48,9 @@ def head_frozen(bed: Bed, host: Host, detail: float) -> str:
 def head_second(bed: Bed, host: Host, detail: float) -> str:
     """a second head on the same ledger: refuses to start, in a line"""
     service = ["/opt/sweepfw/bin/python", "-m", "sweepfw.engine.service", "head", "--port", "9001"]
-    call = ["timeout", "20", "docker", "exec", bed.container("head"), *service]
+    if bed.told("ls") is None:
+        raise MissedError("the head was away")
+    call = ["timeout", "100", "docker", "exec", bed.container("head"), *service]
     done = host.run(call, check=False)
     said = (done.stdout + done.stderr).strip()
     if done.returncode == 75 and said.count("\n") == 0 and "another head holds this ledger" in said:
@@ -125,11 +130,11 @@ def ledger_corrupt(bed: Bed, host: Host, detail: float) -> str:
     host.run(["sh", "-c", SPOIL, "sh", ledger])
     since = host.run(["date", "-u", "+%Y-%m-%dT%H:%M:%S.%NZ"]).stdout.strip()
     host.run(["docker", "start", name])
-    deadline, said = time.monotonic() + 30, ""
-    while "ledger.db" not in said and "serves at" not in said and time.monotonic() < deadline:
-        time.sleep(0.5)
-        said = host.run(["sh", "-c", f"docker logs --since {since} {name} 2>&1"]).stdout
+    logs = ["sh", "-c", f"docker logs --since {since} {name} 2>&1"]
+    with suppress(AssertionError):
+        until(lambda: re.search("ledger[.]db|serves at", host.run(logs).stdout), 100)
     host.run(["docker", "stop", "-t", "5", name])
+    said = host.run(logs).stdout
     host.run(["sh", "-c", BACK, "sh", ledger])
     host.run(["docker", "start", name])
     lines = [line for line in said.splitlines() if "ledger.db" in line]

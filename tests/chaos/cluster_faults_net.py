@@ -6,8 +6,9 @@ import time
 from typing import Literal
 
 from cluster_bed import Bed
-from cluster_kinds import MissedError, beyond, fault, hit, lasting, within
+from cluster_kinds import MissedError, beyond, briefly, fault, hit, lasting, within
 from lab_host import Host
+from lab_watch import until
 
 
 @fault("engine-restart", "any", "host")
@@ -27,11 +28,8 @@ def engine_kill(bed: Bed, host: Host, detail: float) -> str:
 
 
 def _engine_back(host: Host) -> str:
-    for _ in range(60):
-        if host.run(["docker", "version"], check=False).returncode == 0:
-            return ""
-        time.sleep(0.5)
-    raise AssertionError("it did not come back")
+    until(lambda: not host.run(["docker", "version"], check=False).returncode, 120, "its engine came back")
+    return ""
 
 
 def _kill_all(host: Host, names: str) -> None:
@@ -73,7 +71,7 @@ def host_lost(bed: Bed, host: Host, detail: float) -> str:
 def cut_short(bed: Bed, host: Host, detail: float) -> str:
     """the link to a host: silent both ways for less than the lease"""
     bed.links[host.name].silence()
-    return lasting(within(detail), bed.links[host.name].heal)
+    return briefly(within(detail), bed.links[host.name].heal)
 
 
 @fault("cut-long", "far", "host")
@@ -123,7 +121,7 @@ def trickle(bed: Bed, host: Host, detail: float) -> str:
 def cable_out(bed: Bed, host: Host, detail: float) -> str:
     """a host's network: gone for less than the lease"""
     host.disconnect()
-    return lasting(within(detail / 2), host.connect)
+    return briefly(within(detail / 2), host.connect)
 
 
 @fault("cable-out-long", "any", "all")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -10,7 +11,7 @@ from typing import Any
 
 import cases
 import witness
-from cluster_bed import SLOTS, WITNESS, Bed
+from cluster_bed import LEASE, SLOTS, WITNESS, Bed
 from cluster_evidence import COULD_NOT, Strike
 from cluster_faults import KINDS
 from cluster_kinds import BrokenError, MissedError
@@ -22,7 +23,7 @@ from witness import Life
 
 SHARES = {"fail": 3, "signal": 2, "daemon": 6, "deaf": 4, "memory": 1, "disk": 0.1, "poison": 0.1}
 USUAL = 60.0  # seconds of faults, for a hundred trials
-PATIENCE = 180.0  # seconds without any progress, after all is healed: then it is stuck
+PATIENCE = 300.0  # seconds without any progress, after all is healed: then it is stuck
 LOOK = 4.0  # seconds between two looks at what is said of the sweep
 PROJECT = "environment: inherit\ncheckpoint_every: 1s\n"
 
@@ -55,18 +56,22 @@ class Scene:
     lives: list[Life] = field(default_factory=list)
     over: threading.Event = field(default_factory=threading.Event)
     begun: float = 0.0
+    dealt: dict[str, list[str]] = field(default_factory=dict)  # cases by project
+    stalls: list[tuple[float, float]] = field(default_factory=list)  # when this machine stood still
+    broken: list[str] = field(default_factory=list)  # what was seen that must not be, beside the strikes
 
     def __post_init__(self) -> None:
         self._locks = {host.name: threading.Lock() for host in self.bed.lab.hosts}
         self._lock = threading.Lock()
-        self._threads = [threading.Thread(target=work, daemon=True) for work in (self._follow, self._look)]
+        works = (self._follow, self._look, self._watch)
+        self._threads = [threading.Thread(target=work, daemon=True) for work in works]
 
     def __enter__(self) -> Scene:
         self._write_projects()
         for thread in self._threads:
             thread.start()
         look = ["test", "-s", f"{WITNESS}/witness.jsonl"]
-        until(lambda: not self.bed.head.run(look, check=False).returncode, 120, "the first trial")
+        until(lambda: not self.bed.head.run(look, check=False).returncode, 300, "the first trial")
         self.begun = time.monotonic()
         return self
 
@@ -77,8 +82,9 @@ class Scene:
         dealt = cases.deal(o.seed, o.trials, SHARES, (0.2, max(0.4, 2 * share - 0.2)))
         few = [witness.case("calm", 0.5, number) for number in (1, 2, 3)]
         projects = self.bed.site.workspace / "projects"
-        cases.write_project(projects / "chaos", dealt, "/witness", PROJECT, poison="worker")
-        cases.write_project(projects / "extra", few, "/witness", PROJECT)
+        self.dealt = {"chaos": dealt, "extra": few}
+        for name, each in self.dealt.items():
+            cases.write_project(projects / name, each, "/witness", PROJECT, poison="worker")
 
     def __exit__(self, *_: object) -> None:
         self.over.set()
@@ -145,7 +151,18 @@ class Scene:
         lost = set(self.bed.lost)
         self.bed.heal(but=lost)
         without = ["--skip-unreachable"] if lost else []
-        self.bed.site.sweepfw("infra", "up", *without, code=None, seconds=200)
+        self._up(*without)
+
+    def _up(self, *more: str) -> None:
+        """As a person types it, three times at most: who finds all well again makes all that is missing."""
+        for _ in range(3):
+            try:
+                self.bed.heed(["infra", "up"], self.bed.site.sweepfw("infra", "up", *more, seconds=250))
+                return
+            except (AssertionError, subprocess.TimeoutExpired) as error:
+                why = str(error)
+                self.bed.heed(["infra", "up"], why)
+        self.broken.append(f"all is healed, and `infra up` fails: {why[-400:]}")
 
     def wait_for_the_end(self) -> None:
         """Of all sweeps. Those that get no further are judged as they are."""
@@ -159,7 +176,7 @@ class Scene:
             time.sleep(1)
         if self.bed.lost:  # all else is healed already
             self.bed.heal()
-            self.bed.site.sweepfw("infra", "up", code=None, seconds=200)
+            self._up()
             time.sleep(2 * LOOK)  # who was away hears what became of its trials
 
     # -- beside it -------------------------------------------------------------------------------------
@@ -172,11 +189,21 @@ class Scene:
                 process = self.bed.follower = self.bed.site.start(*words, output=out)
                 code = process.wait()
             self.followed.append(f"{words[0]} {code}")
+            self.bed.heed(words, log.read_text(errors="replace"))
             states = self._states()
             if states.get("chaos-1") == "done":
                 return
             words = ["attach", "chaos-1", "--json"] if "chaos-1" in states else words
             self.over.wait(1)
+
+    def _watch(self) -> None:
+        """Whether this machine runs at all: what stands still for long does not renew its leases either."""
+        before = time.monotonic()
+        while not self.over.wait(0.2):
+            now = time.monotonic()
+            if now - before > LEASE / 2:
+                self.stalls.append((before, now))
+            before = now
 
     def _states(self) -> dict[str, str]:
         """The deployment's sweeps, as soon as somebody tells."""

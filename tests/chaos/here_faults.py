@@ -13,7 +13,7 @@ import here_crashes
 import here_orders
 import here_torn
 from here_processes import Process, family, look
-from here_scene import NOBODY, Scene
+from here_scene import BUSY, END, NO_ROOM, NOBODY, Scene
 from schedule import Fault
 
 Blow = Callable[[Scene, Fault], tuple[str, str]]  # gives victim and result
@@ -72,7 +72,7 @@ def _kill_frozen(scene: Scene, fault: Fault) -> tuple[str, str]:
     run.process.kill()
     scene.ended(60)
     told = scene.world.call("resume", scene.sweep, "-q", "-j", str(scene.world.jobs))
-    if told.returncode != 75 and guard.send(signal.SIGSTOP):
+    if told.returncode != BUSY and guard.send(signal.SIGSTOP):
         scene.world.complaints.append(f"resume beside a frozen guardian ended with {told.returncode}")
     guard.send(signal.SIGCONT)
     scene.hit(fault.kind, since)
@@ -94,8 +94,8 @@ def _kill_keeper(scene: Scene, fault: Fault) -> tuple[str, str]:
     keeper.send(signal.SIGKILL)
     for trial in whose:
         scene.hit(fault.kind, since, trial=trial)
-    if not whose:  # between two trials, or before the first word of one
-        scene.hit(fault.kind, since)
+    if not whose:  # between two trials, or before the first word of one: it is given one until it is missed
+        scene.hit(fault.kind, since, time.monotonic() + 5)
     return f"keeper {keeper.pid}", ", ".join(f"{name}/{number}" for name, number in whose) or "between trials"
 
 
@@ -142,11 +142,11 @@ def _interrupt(scene: Scene, fault: Fault) -> tuple[str, str]:
         time.sleep(0.1)
         with contextlib.suppress(ProcessLookupError):
             run.process.send_signal(number)
-    code = scene.ended(60)
+    code = scene.ended(END)
     scene.hit(fault.kind, since)
     scene.died()
     if code is None:
-        scene.world.complaints.append(f"the run did not end within 60 s of {number.name}")
+        scene.world.complaints.append(f"the run did not end within {END:g} s of {number.name}")
     return f"{number.name}{' twice' if twice else ''}", f"exit {code}"
 
 
@@ -165,8 +165,7 @@ def _full(scene: Scene, fault: Fault) -> tuple[str, str]:
     seconds = 0.2 + 1.5 * fault.detail
     time.sleep(seconds)
     ballast.unlink()
-    time.sleep(0.3)  # who found no room ends
-    scene.hit(fault.kind, since, time.monotonic() + 1)
+    scene.hit(fault.kind, since, time.monotonic() + NO_ROOM)
     return f"{size >> 20} MB", f"{seconds:.1f} s"
 
 
@@ -195,7 +194,7 @@ def _family(scene: Scene) -> dict[str, list[Process]]:
 
 def _choose(scene: Scene, fault: Fault, role: str) -> Process | None:
     """One of them; where there is none just now, wait a little."""
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 30
     while time.monotonic() < deadline:
         run = scene.world.run
         if run is None or not run.alive:

@@ -16,7 +16,7 @@ import cases
 import here_faults
 import invariants
 import schedule
-from here_scene import Scene
+from here_scene import NO_ROOM, Scene
 from here_world import Sampler, World, lives
 from report import Report, chosen, kinds_text, parser
 
@@ -110,13 +110,15 @@ def _play(world: World, options: Namespace, kinds: list[str]) -> Scene:
 
 def _judged(world: World, scene: Scene, report: Report) -> list[invariants.Breach]:
     """What witnesses, ledger and disk say, held against one another."""
+    left = world.leftovers()  # before witnesses are heard: what was not ended by then has told so itself
     told, sweeps = lives(world), [world.show(one["sweep"]) for one in world.sweeps()]
     for life in told:
-        if life.kind == "disk":  # it filled the disk of all
-            until = life.ended or life.started + 5
-            scene.struck.append(invariants.Struck("disk", life.started, until + 1))
+        if life.kind == "disk":  # it filled the disk of all; one that was killed, until its next attempt
+            again = (one.started for one in told if one.key == (*life.key[:2], life.attempt + 1))
+            until = life.ended or next(again, float("inf"))
+            scene.struck.append(invariants.Struck("disk", life.started, until + NO_ROOM))
     story = scene.story(time.time() - time.monotonic())
-    breaches = invariants.judge(told, sweeps, world.kept(), list(world.leftovers()), story)
+    breaches = invariants.judge(told, sweeps, world.kept(), left, story)
     breaches += [invariants.Breach("commands", complaint) for complaint in world.complaints]
     ends = [
         attempt["state"] for sweep in sweeps for trial in sweep["trials"] for attempt in trial["attempts"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 import witness
-from here_scene import NOBODY, Scene
+from here_scene import END, NOBODY, Scene
 from here_world import Line
 from schedule import Fault
 
@@ -29,11 +29,11 @@ def _resume(scene: Scene) -> Line:
 
 def _one_goes_on(scene: Scene, first: Line, second: Line) -> int:
     """Wait until one of two gives way to the other, which is the run from now on; its exit code."""
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + END
     while first.alive and second.alive and time.monotonic() < deadline:
         time.sleep(0.01)
     if first.alive and second.alive:
-        scene.world.complaints.append("two that would run the sweep: both go on after 60 s")
+        scene.world.complaints.append(f"two that would run the sweep: both go on after {END:g} s")
         second.process.kill()
     winner, loser = (second, first) if second.alive else (first, second)
     scene.world.run = winner
@@ -48,18 +48,18 @@ def pause(scene: Scene, fault: Fault) -> tuple[str, str]:
     if fault.target % 2 and scene.world.run:  # perhaps while its last trials still run: then it goes on
         code = _one_goes_on(scene, scene.world.run, _resume(scene))
         return "sweep", f"resumed at once, exit {code}"
-    ended = scene.ended(120)
+    ended = scene.ended(END)
     if ended is None:
-        scene.world.complaints.append("a paused run did not end within 120 s")
+        scene.world.complaints.append(f"a paused run did not end within {END:g} s")
     scene.died()
     return "sweep", f"exit {ended}"
 
 
 def stop(scene: Scene, fault: Fault) -> tuple[str, str]:
     scene.world.call("stop", scene.sweep, *(["--now"] if fault.target % 2 else []))
-    code = scene.ended(60)
+    code = scene.ended(END)
     if code is None:
-        scene.world.complaints.append("a stopped run did not end within 60 s")
+        scene.world.complaints.append(f"a stopped run did not end within {END:g} s")
     scene.world.let_go()
     stopped = {
         trial["trial"] for trial in scene.world.show(scene.sweep)["trials"] if trial["state"] == "cancelled"

@@ -34,6 +34,14 @@ class Process(NamedTuple):
             os.close(fd)
         return True
 
+    def stands_still(self) -> bool:
+        """Whether none of its threads does anything: all are stopped, or it is gone."""
+        try:
+            threads = os.listdir(f"/proc/{self.pid}/task")
+        except OSError:
+            return True
+        return all(_state(f"{self.pid}/task/{thread}") in "tTZX" for thread in threads)
+
     def told(self, name: str) -> str:
         """A variable of its environment as it was at its start; empty where there is none."""
         for entry in _read(self.pid, "environ").split(b"\0"):
@@ -80,7 +88,12 @@ def family(pid: int) -> dict[str, list[Process]]:
     return {"guard": guards, "keeper": keepers, "trial": trials}
 
 
-def _read(pid: int, name: str) -> bytes:
+def _state(place: str) -> str:
+    """`X`, dead, where nobody is there any more."""
+    return _read(place, "stat").rpartition(b")")[2].decode()[1:2] or "X"
+
+
+def _read(pid: int | str, name: str) -> bytes:
     try:
         return Path(f"/proc/{pid}/{name}").read_bytes()
     except OSError:

@@ -12,13 +12,14 @@ import shutil
 import signal
 import sqlite3
 import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import ledger_model
 import witness
-from here_processes import look, ours
+from here_processes import Process, look, ours
 from here_scene import Scene
 from schedule import Fault
 
@@ -44,9 +45,18 @@ def torn(scene: Scene, fault: Fault) -> tuple[str, str]:
 def _copy(scene: Scene, to: Path) -> None:
     """Ledger, log and index, while nobody writes."""
     run = scene.world.run
-    writers = {process for process in ours(scene.world.root) if process.name.startswith("python")}
-    writers |= {process for process in [run and look(run.process.pid)] if process}  # its memory is its own
-    frozen = [process for process in writers if process.state != "T" and process.send(signal.SIGSTOP)]
+    with scene.world.asking:  # nor does our own `ls`
+        writers = {process for process in ours(scene.world.root) if process.name.startswith("python")}
+        # Its memory is its own.
+        writers |= {process for process in [run and look(run.process.pid)] if process}
+        frozen = [process for process in writers if process.state != "T" and process.send(signal.SIGSTOP)]
+        deadline = time.monotonic() + 60
+        while not all(process.stands_still() for process in frozen) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        _copy_frozen(scene, to, frozen)
+
+
+def _copy_frozen(scene: Scene, to: Path, frozen: list[Process]) -> None:
     try:
         (to / ".sweepfw").mkdir(mode=0o700)
         for file in (scene.world.workspace / ".sweepfw").glob("ledger.db*"):

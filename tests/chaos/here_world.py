@@ -13,7 +13,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
@@ -25,6 +25,7 @@ from invariants import Kept, Key, Sample
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 LONG = 300.0  # seconds that a command may take before it counts as stuck
+LEAVE = 60.0  # seconds that guardian and keepers have for their end; daemons that nobody ends live longer
 ROOM_WANTED = 5_000_000  # bytes; with less a person looks what could go
 # How a command may end: all well, some failed, stopped, busy, interrupted, or by a signal of ours.
 CODES = frozenset({0, 1, 3, 75, 130, -9, -15, -1})
@@ -57,7 +58,9 @@ class World:
         self.mounted = room is not None and self._mount(room)
         (self.workspace / ".sweepfw").mkdir(mode=0o700)
         self.complaints: list[str] = []
+        self.dealt: dict[str, Sequence[str]] = {}  # cases by project
         self.run: Line | None = None
+        self.asking = threading.Lock()  # held while the sampler's `ls` runs
         self._commands = 0
         self._counted = (0, 0)  # bytes of the witness that were read, starts in them
         self.env = self._environment()
@@ -103,6 +106,7 @@ class World:
         """A project of these cases, whose trials get the secret."""
         folder = self.workspace / "projects" / name
         cases.write_project(folder, dealt, str(self.witness), secret=self.secret)
+        self.dealt[name] = dealt
 
     # -- command lines ---------------------------------------------------------------------------------
 
@@ -183,7 +187,8 @@ class World:
         if path.exists() and path.stat().st_size > size:
             with path.open("rb") as file:
                 file.seek(size)
-                new = file.read().rpartition(b"\n")[0] + b"\n"
+                new = file.read()
+            new = new[: new.rfind(b"\n") + 1]  # the last line may be half there
             self._counted = size + len(new), count + new.count(b'{"what": "start"')
         return self._counted[1]
 
@@ -218,17 +223,25 @@ class World:
                     if big.stat().st_size > witness.LITTLE:
                         big.unlink()
 
-    def leftovers(self) -> Iterator[str]:
-        """Processes, locks and mounts that nobody should find when all has ended."""
+    def leftovers(self, seconds: float = LEAVE) -> list[str]:
+        """Processes, locks and secrets that nobody should find when all has ended, and that took its time."""
+        deadline = time.monotonic() + seconds
+        while (alive := list(self._alive())) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        return [*alive, *self._secrets(), *self._unsound()]
+
+    def _alive(self) -> Iterator[str]:
         for process in ours(self.root):
             yield f"process {process.pid} ({process.name}) is left"
         for lock in [*(self.workspace / ".sweepfw/locks").glob("*"), *(self.witness / "locks").glob("*")]:
             if _locked(lock):
                 yield f"the lock {lock.relative_to(self.root)} is held"
-        for file in [*Path("/dev/shm").glob("sweepfw-*/*"), *self.workspace.rglob("*")]:
+
+    def _secrets(self) -> Iterator[str]:
+        memory = Path("/dev/shm").glob("sweepfw-*")  # of others too, who take theirs away meanwhile
+        for file in _files([self.workspace, *memory]):
             if file.is_file() and self.secret in _bytes(file):
                 yield f"the secret lies in {file}"
-        yield from self._unsound()
 
     def _unsound(self) -> Iterator[str]:
         ledger = self.workspace / ".sweepfw/ledger.db"
@@ -237,6 +250,13 @@ class World:
         db.close()
         if told != [("ok",)]:
             yield f"SQLite says of the ledger: {told[:3]}"
+
+
+def _files(folders: Iterable[Path]) -> Iterator[Path]:
+    """Of all that is in them; a folder that vanishes is none."""
+    for folder in folders:
+        for place, _, names in os.walk(folder):
+            yield from (Path(place, name) for name in names)
 
 
 def _bytes(path: Path) -> bytes:
@@ -265,7 +285,8 @@ class Sampler(threading.Thread):
 
     def run(self) -> None:
         while not self._over.wait(self._pause):
-            sweeps: Sequence[dict[str, Any]] = self._world.sweeps()
+            with self._world.asking:
+                sweeps: Sequence[dict[str, Any]] = self._world.sweeps()
             now = time.monotonic()
             self.samples += [Sample(now, one["sweep"], one["state"], one["counts"]) for one in sweeps]
 

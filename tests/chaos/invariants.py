@@ -15,7 +15,7 @@ import ledger_model
 from witness import ENDS, Life
 
 Key = tuple[str, int, int]  # sweep, trial, attempt
-PATIENCE = 20.0  # seconds after its end in which a trial's daemons must be dead, on a machine that is busy
+PATIENCE = 60.0  # seconds that a keeper may stand still; a daemon that nobody kills lives longer
 WHY_AGAIN = frozenset({"interrupted", "lost", "stale"})  # what made a healthy trial run again
 
 
@@ -70,6 +70,7 @@ class Story:
     stale may overlap with its successor. `wall`: what to subtract from the ledger's times to get the
     monotonic clock's; None where clocks jump. `reopened`: trials that somebody retried or reopened.
     `cancelled`: trials that somebody stopped. `may_fail`: trials that faults may have let fail for good.
+    `dealt`: the cases of each project, of which every sweep of it has one trial each; `extend` adds others.
     """
 
     struck: Sequence[Struck] = ()
@@ -80,6 +81,7 @@ class Story:
     cancelled: Collection[tuple[str, int]] = frozenset()
     may_fail: Collection[tuple[str, int]] = frozenset()
     patience: float = PATIENCE
+    dealt: Mapping[str, Collection[str]] = field(default_factory=dict)
 
 
 @dataclass
@@ -123,6 +125,7 @@ def judge(
     found = [Breach("nothing left", what) for what in leftovers]
     for sweep in sweeps:
         found += [Breach("ledger", each.what, each.sweep, each.trial) for each in ledger_model.check(sweep)]
+        found += [Breach("lost", what, sweep["sweep"]) for what in _whole(sweep, story.dealt)]
     for life in lives:
         if (life.sweep, life.trial) not in known:
             found.append(Breach("lost", "a witness of it, and the ledger has none", life.sweep, life.trial))
@@ -131,6 +134,15 @@ def judge(
             found += [Breach(invariant, what, trial.sweep, trial.number) for what in rule(trial, story)]
     found += _claims(story.samples, trials, story)
     return found
+
+
+def _whole(sweep: Mapping[str, Any], dealt: Mapping[str, Collection[str]]) -> Iterator[str]:
+    """A sweep has all trials that it was submitted with, once."""
+    there = [trial["params"].get("case") for trial in sweep["trials"]]
+    if missing := set(dealt.get(sweep["sweep"].rpartition("-")[0], ())) - set(there):
+        yield f"{len(missing)} trials that were submitted are not there, as {min(missing)!r}"
+    if len(set(there)) < len(there):
+        yield f"{len(there) - len(set(there))} trials are there twice"
 
 
 def _gather(
@@ -293,9 +305,12 @@ def _span(trial: Trial, attempt: Mapping[str, Any], story: Story) -> tuple[float
     following = [life.started for life in trial.lives if life.attempt > attempt["attempt"]]
     for life in trial.lives:
         if life.attempt == attempt["attempt"]:
-            told = min(following, default=float("inf"))  # an end counts from when the ledger hears of it
-            until = told if life.ended is None or story.leases else life.ended
-            return life.started - 1, until + 1, attempt["host"]
+            until = min(following, default=float("inf"))  # an end counts from when the ledger hears of it
+            if life.ended is not None and not story.leases:
+                until = min(until, life.ended + story.patience)
+            granted = attempt["started"] - (life.wall - life.started)  # from then on it can be struck
+            since = max(min(granted, life.started), life.started - story.patience)
+            return since - 1, until + 1, attempt["host"]
     if story.wall is None:
         return None, 0.0, None
     since = attempt["started"] - story.wall

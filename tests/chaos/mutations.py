@@ -25,7 +25,7 @@ from sweepfw.trial.guard.reap import become_subreaper, kill_children
 ROOT = Path(__file__).parents[2]
 PARTS = ("sweepfw", "tests", "projects", "docker", "scripts", "pyproject.toml")
 FAILED = 1  # pytest's code for tests that failed; all others are errors of ours
-PATIENCE = 200.0  # seconds
+PATIENCE = 500.0  # seconds
 
 
 class Patch(NamedTuple):

@@ -7,7 +7,9 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import cluster
 import cluster_evidence as evidence
+import cluster_kinds
 import pytest
 from cluster_bed import LEASE, Bed
 from cluster_evidence import COULD_NOT, Strike
@@ -54,7 +56,7 @@ def test_whom_a_fault_excuses() -> None:
             strike("cable-out-long", "host1", 40, 60),
             strike("cable-out-long", "host2", 70, 90),
         ],
-        [life(1, 1, "host3", 5, None, "poison 1 1")],
+        [life(1, 1, "host3", 5, None, "poison 1 1")._replace(killed=80.0)],
     )
     told = [(each.kind, each.host, each.trial) for each in found]
     assert told == [
@@ -65,6 +67,8 @@ def test_whom_a_fault_excuses() -> None:
         ("poison", "host3", None),
     ]
     assert found[0].since == 10 and found[0].until >= 11 + LEASE
+    assert found[-1].since == 80 and found[-1].until >= 80 + LEASE
+    assert evidence.struck([], [life(1, 1, "host3", 5, None, "poison 1 1")]) == []  # it did not come to that
 
 
 def test_a_fault_that_struck_nobody_explains_nothing() -> None:
@@ -72,6 +76,40 @@ def test_a_fault_that_struck_nobody_explains_nothing() -> None:
     assert evidence.struck([missed], []) == []
     halfway = strike("worker-oom", "host3", 10, 11, f"{COULD_NOT}TimeoutError")._replace(struck=False)
     assert [each.kind for each in evidence.struck([halfway], [])] == ["worker-oom"]
+
+
+def test_a_short_fault_that_lasted_long_explains_what_it_may_have_cost(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As it does on a machine that stands still in the midst of it."""
+    now = iter([0.0, LEASE / 2, 0.0, LEASE])
+    clock = SimpleNamespace(sleep=lambda seconds: None, monotonic=lambda: next(now))
+    monkeypatch.setattr(cluster_kinds, "time", clock)
+    short, long = (cluster_kinds.briefly(4.0, lambda: None) for _ in range(2))
+    cuts = [strike("cut-short", "host2", 10, 14, short), strike("cut-short", "host3", 10, 20, long)]
+    assert [each.host for each in evidence.struck(cuts, [])] == ["host3"]
+    assert [each.host for each in evidence.struck([strike("cable-out", "host1", 10, 20, long)], [])] == [None]
+    [stall] = evidence.stalled([(30, 37)])
+    assert stall.since == 30 and stall.until >= 37 + LEASE and stall.host is None
+
+
+def test_only_what_a_command_itself_says_is_a_bug_of_it() -> None:
+    bed = Bed(SimpleNamespace(), {})  # type: ignore[arg-type]  # nobody asks for it
+    bed.heed(["run"], 'Traceback (most recent call last):\n  File "/w/witness.py", line 1, in <module>\n')
+    assert bed.complaints == []
+    bed.heed(["run"], 'Traceback (most recent call last):\n  File "<frozen runpy>", line 198, in _run\n')
+    bed.heed(["ls"], "sweepfw: KeyError: 1 (this is a bug)\n")
+    assert [each.partition(" said")[0] for each in bed.complaints] == ["`run`", "`ls`"]
+
+
+def test_a_late_result_is_no_other_truth() -> None:
+    """A lost attempt turns stale whenever its result comes; nothing else changes after the end."""
+    told = [
+        {"counts": {}, "trials": [{"trial": 1, "state": "succeeded", "metrics": {}, "attempts": [one]}]}
+        for one in ({"attempt": 1, "state": state} for state in ("lost", "stale", "succeeded"))
+    ]
+    lost, stale, succeeded = map(cluster._facts, told)
+    assert lost == stale != succeeded
 
 
 def test_a_scene_tells_who_was_struck(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1500)
 def test_a_hundred_trials_and_ten_faults(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["--trials", "100", "--faults", "10", "--seed", "4", "--report", str(tmp_path)]
     found = here_main.main(words)

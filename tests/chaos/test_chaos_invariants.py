@@ -172,12 +172,16 @@ def _one_grant_twice(case: Case) -> None:
     case.lives.append(life(1, 1, 20, 21)._replace(nonce="other"))
 
 
-def _stale(case: Case) -> None:
-    case.change(2, 1, state="stale")
-
-
 def _unknown_trial(case: Case) -> None:
     case.lives.append(life(4, 1, 20, 21))
+
+
+def _never_there(case: Case) -> None:
+    case.story = replace(case.story, dealt={"": ["calm 1 1", "calm 1 2", "fail 1 3", "calm 1 4"]})
+
+
+def _there_twice(case: Case) -> None:
+    case.trial(2)["params"] = {"case": "calm 1 1"}
 
 
 def _lock_held(case: Case) -> None:
@@ -193,7 +197,7 @@ def _daemon_lived_on(case: Case) -> None:
 
 
 def _daemon_outlives(case: Case) -> None:
-    case.relive(0, beats=(1.5, 40.0))
+    case.relive(0, beats=(1.5, 70.0))
 
 
 def _outcome_forgotten(case: Case) -> None:
@@ -211,6 +215,23 @@ def _not_struck(case: Case) -> None:
 
 def _neighbour(case: Case) -> None:
     case.story = replace(case.story, struck=[Struck("kill-keeper", 10, 10.3, trial=("s", 1))])
+
+
+def _granted_before(case: Case) -> None:
+    """Its first word came late: it is the grant that a fault may follow."""
+    case.relive(1, started=13.0, wall=WALL + 13.0)
+    case.relive(2, started=14.0)
+
+
+def _granted_after(case: Case) -> None:
+    _granted_before(case)
+    case.change(2, 1, started=WALL + 12.0)
+
+
+def _told_before(case: Case, patience: float = 60.0) -> None:
+    """Its last word came before the fault, and nobody had heard of it yet."""
+    case.relive(1, ended=7.0, exit=0)
+    case.story = replace(case.story, patience=patience)
 
 
 def _elsewhere(case: Case) -> None:
@@ -257,14 +278,6 @@ def _numbers(case: Case) -> None:
     case.lives = [case.lives[0], case.lives[3]]
 
 
-def _gap(case: Case) -> None:
-    case.change(2, 2, attempt=3)
-
-
-def _runs_beneath(case: Case) -> None:
-    case.change(2, 1, state="running", ended=None)
-
-
 BROKEN: dict[str, tuple[str, Callable[[Case], None]]] = {
     "a trial without an end": ("one end", _not_ended),
     "a healthy one failed": ("one end", _failed),
@@ -280,8 +293,10 @@ BROKEN: dict[str, tuple[str, Callable[[Case], None]]] = {
     "another metric": ("accepted bytes", _other_metric),
     "nothing granted it": ("granted", _unknown_attempt),
     "one grant, two starts": ("granted", _one_grant_twice),
-    "a stale one, where no lease can run out": ("granted", _stale),
+    "a stale one, where no lease can run out": ("granted", lambda case: case.change(2, 1, state="stale")),
     "a trial that the ledger lost": ("lost", _unknown_trial),
+    "one of those that were submitted": ("lost", _never_there),
+    "one was submitted twice": ("lost", _there_twice),
     "its lock was held": ("no overlap", _lock_held),
     "it lived on beside its successor": ("no overlap", _lived_on),
     "its daemon did": ("no overlap", _daemon_lived_on),
@@ -289,6 +304,8 @@ BROKEN: dict[str, tuple[str, Callable[[Case], None]]] = {
     "a written outcome was forgotten": ("outcomes stand", _outcome_forgotten),
     "a failure ran again unasked": ("outcomes stand", _failure_again),
     "restarted without a fault": ("healthy ones go on", _not_struck),
+    "granted after the fault": ("healthy ones go on", _granted_after),
+    "ended long before it": ("healthy ones go on", lambda case: _told_before(case, 1.0)),
     "restarted by a neighbour's fault": ("healthy ones go on", _neighbour),
     "restarted by another host's fault": ("healthy ones go on", _elsewhere),
     "the same, before it said a word": ("healthy ones go on", _not_struck_and_no_witness),
@@ -300,8 +317,11 @@ BROKEN: dict[str, tuple[str, Callable[[Case], None]]] = {
     "trials vanished": ("claims", _trials_vanish),
     "counts that are not its trials'": ("ledger", _counts),
     "numbers that are not 1 to n": ("ledger", _numbers),
-    "an attempt is missing": ("ledger", _gap),
-    "it runs beneath a later one": ("ledger", _runs_beneath),
+    "an attempt is missing": ("ledger", lambda case: case.change(2, 2, attempt=3)),
+    "it runs beneath a later one": (
+        "ledger",
+        lambda case: case.change(2, 1, state="running", ended=None),
+    ),
 }
 
 
@@ -318,8 +338,10 @@ def test_each_breach_is_seen(broken: str) -> None:
     [
         ({"may_fail": {("s", 1)}}, _failed),
         ({"reopened": {("s", 2)}}, _failure_again),
-        ({"patience": 60.0}, _daemon_outlives),
+        ({"patience": 90.0}, _daemon_outlives),
         ({"samples": [Sample(6.0, "s", "running", {"succeeded": 1, "queued": 2})]}, lambda case: None),
+        ({}, _granted_before),
+        ({}, _told_before),
     ],
 )
 def test_what_the_story_allows_is_no_breach(

@@ -11,7 +11,8 @@ import pytest
 from cluster_evidence import COULD_NOT
 from cluster_scene import Options
 
-SEED = 4
+LAB = "SWEEPFW_LAB" in os.environ  # scripts/test --lab says so
+SEED = 757  # strikes all three hosts, none of them twice within the time that it takes to come back
 KINDS = (
     *("worker-kill", "worker-frozen", "keeper-kill", "head-kill", "disk-failing", "ledger-torn"),
     *("broker-restart", "engine-kill", "cut-long", "tunnel-kill"),
@@ -20,10 +21,10 @@ KINDS = (
 
 @pytest.mark.hosts
 @pytest.mark.slow
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1500)
 def test_ten_faults_break_no_promise(tmp_path: Path) -> None:
     reason = lab_images.why_not()
-    if reason and "SWEEPFW_LAB" not in os.environ:
+    if reason and not LAB:
         pytest.skip(f"the lab can't run here: {reason}")
     words = ("--seed", str(SEED), "--kinds", ",".join(KINDS))
     told = cluster.run(Options(SEED, kinds=KINDS, arguments=words), tmp_path)

@@ -37,7 +37,7 @@ def link() -> Iterator[Link]:
 
 
 def call(link: Link) -> socket.socket:
-    return socket.create_connection(("127.0.0.1", link.port), 5)
+    return socket.create_connection(("127.0.0.1", link.port), 60)
 
 
 def heard(line: socket.socket, size: int, seconds: float) -> bytes:
@@ -59,21 +59,21 @@ def test_it_passes_all_bytes_and_both_ends(link: Link) -> None:
     data = bytes(range(256)) * 8000
     with call(link) as line:
         threading.Thread(target=line.sendall, args=(data,), daemon=True).start()
-        assert heard(line, len(data), 20) == data
+        assert heard(line, len(data), 100) == data
         line.shutdown(socket.SHUT_WR)
-        assert heard(line, 1, 10) == b""
+        assert heard(line, 1, 60) == b""
 
 
 @pytest.mark.parametrize("which", ["both", "there", "back"])
 def test_a_silent_link_delivers_later(link: Link, which: str) -> None:
     with call(link) as line:
         line.sendall(b"first")
-        assert heard(line, 5, 10) == b"first"
+        assert heard(line, 5, 60) == b"first"
         link.silence(which)  # type: ignore[arg-type]  # one of its three words
         line.sendall(b"second")
         assert heard(line, 6, 0.5) == b""
         link.heal()
-        assert heard(line, 6, 10) == b"second"
+        assert heard(line, 6, 60) == b"second"
 
 
 def test_a_silent_link_lets_nobody_in_until_it_is_well(link: Link) -> None:
@@ -82,7 +82,7 @@ def test_a_silent_link_lets_nobody_in_until_it_is_well(link: Link) -> None:
         line.sendall(b"hello")
         assert heard(line, 5, 0.5) == b""
         link.heal()
-        assert heard(line, 5, 10) == b"hello"
+        assert heard(line, 5, 60) == b"hello"
 
 
 def test_delay_and_rate(link: Link) -> None:
@@ -90,26 +90,26 @@ def test_delay_and_rate(link: Link) -> None:
         link.slow(delay=0.4)
         begun = time.monotonic()
         line.sendall(b"x")
-        assert heard(line, 1, 10) == b"x"
+        assert heard(line, 1, 60) == b"x"
         assert time.monotonic() - begun >= 0.8  # there and back
         link.slow(rate=1000)
         begun = time.monotonic()
         line.sendall(b"y" * 2000)
-        assert heard(line, 2000, 30) == b"y" * 2000
+        assert heard(line, 2000, 100) == b"y" * 2000
         assert time.monotonic() - begun >= 1
 
 
 def test_a_reset_ends_connections_and_new_ones_are_well(link: Link) -> None:
     with call(link) as line:
         line.sendall(b"a")
-        assert heard(line, 1, 10) == b"a"
+        assert heard(line, 1, 60) == b"a"
         link.reset()
-        line.settimeout(10)
+        line.settimeout(60)
         with suppress(ConnectionResetError):
             assert line.recv(1) == b""
     with call(link) as line:
         line.sendall(b"b")
-        assert heard(line, 1, 10) == b"b"
+        assert heard(line, 1, 60) == b"b"
         link.flap(5, 0.02)
         line.sendall(b"c")
-        assert heard(line, 1, 10) == b"c"
+        assert heard(line, 1, 60) == b"c"

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -35,7 +36,7 @@ def test_faults_follow_from_the_seed(seed: int, number: int, kinds: int) -> None
 # -- the witness ---------------------------------------------------------------------------------------
 
 
-def test_a_witness_tells_and_is_read(tmp_path: Path) -> None:
+def test_a_witness_tells_and_is_read(tmp_path: Path, wait_until: Callable[..., None]) -> None:
     """The trial's own program, run twice at once: both tell, and the second that it is the second."""
     (tmp_path / "out").mkdir()
     env = dict(os.environ) | {
@@ -53,6 +54,7 @@ def test_a_witness_tells_and_is_read(tmp_path: Path) -> None:
         env=env | {"SWEEPFW_ATTEMPT": "2"},
         stdout=subprocess.PIPE,
     )
+    wait_until(lambda: any(line["what"] == "beat" for line in witness.lines(tmp_path)), 60, "its daemons")
     with (tmp_path / "witness.jsonl").open("ab") as torn:
         torn.write(b'{"what": "end", "tri')
     for daemon in ours(tmp_path):

@@ -22,6 +22,7 @@ def test_the_text_of_a_mutation_is_there_once(mutation: Mutation) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("mutation", CHEAP, ids=lambda each: each.name)
 def test_it_is_noticed(mutation: Mutation) -> None:
     """In a process of its own: what a broken guardian leaves is killed there."""
@@ -29,6 +30,7 @@ def test_it_is_noticed(mutation: Mutation) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_without_them_all_is_well() -> None:
     """A copy lacks nothing that the tests need: so they are red for the mutation's sake."""
     assert "  green" in mutate("--unpatched", *(each.name for each in CHEAP))
@@ -36,7 +38,7 @@ def test_without_them_all_is_well() -> None:
 
 def mutate(*words: str) -> str:
     command = [sys.executable, mutations.__file__, *words]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=280)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 

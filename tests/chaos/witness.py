@@ -36,7 +36,7 @@ ENDS = {
 }  # all others: succeeded
 STEPS = 5
 BEAT = 0.1  # seconds between two signs of a daemon
-DAEMON_LIFE = 90.0  # seconds after which a daemon that nobody killed ends by itself
+DAEMON_LIFE = 120.0  # seconds after which a daemon that nobody killed ends by itself
 MEMORY = 400_000_000  # bytes that a `memory` trial takes at most
 DISK = 64_000_000  # bytes that a `disk` trial writes at most
 SECRET = "chaos.token"  # the name of the secret file that some projects give to their trials
@@ -72,6 +72,7 @@ class Life(NamedTuple):
     reached: int = 0  # the step that it came to
     overlaps: tuple[str, ...] = ()
     beats: tuple[float, ...] = ()  # signs of its daemons: the first and the last
+    killed: float | None = None  # when it set out to kill its keeper or worker
 
     @property
     def kind(self) -> str:
@@ -330,6 +331,7 @@ def main() -> None:
     if trial.kind == "memory":
         take_memory()
     if trial.kind == "poison":
+        trial.tell("kill", killed=time.clock_gettime(time.CLOCK_MONOTONIC))
         kill_worker()
     code = {"fail": 3, "signal": -9}.get(trial.kind, 0)
     trial.end(code, files)
