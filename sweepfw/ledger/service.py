@@ -27,6 +27,7 @@ from sweepfw.ledger.wire.methods import METHODS
 _IDLE = 600.0  # seconds between two calls on a connection
 _HEAD = 10.0  # for TLS, until the first call, and for a call's head
 _BODY = 30.0  # between two bytes of a body, or of an answer that isn't taken
+_LAST = 1.0  # for calls under way, at the end
 _LINGER = 2.0  # for the caller to read why it was refused
 _LEFT_OVER = 1_000_000  # bytes of a body that nobody wanted, read so that the connection can go on
 _NAMES = ("head", "localhost")
@@ -82,7 +83,7 @@ class Service:
             with suppress(OSError):
                 self._listener.shutdown(socket.SHUT_RDWR)  # wakes `accept`
             self._listener.close()
-        deadline = time.monotonic() + 1
+        deadline = time.monotonic() + _LAST
         while self._crowd.shut(idle_only=time.monotonic() < deadline):
             time.sleep(0.01)
 

@@ -9,7 +9,17 @@ import pytest
 from ledger_doors import DOORS, HOST, SPEC, drafts
 
 from sweepfw.core.model import Draft, Grant, Spec, Worker
+from sweepfw.ledger import service
 from sweepfw.ledger.interface import Ledger
+from sweepfw.ledger.wire import caller
+
+
+@pytest.fixture(autouse=True)
+def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine that stands still for a while is no test's failure, but where patience is what is tested."""
+    monkeypatch.setattr(caller, "_PATIENCE", 60.0)
+    for name in ("_HEAD", "_BODY"):
+        monkeypatch.setattr(service, name, 60.0)
 
 
 @pytest.fixture(params=DOORS, ids=lambda door: door.__name__)

@@ -8,7 +8,8 @@ from contextlib import suppress
 
 
 class Gate:
-    """Stands before an address. `swallow`: so many answers are thrown away, each with its connection."""
+    """Stands before an address. `swallow`: so many answers are thrown away, each with its connection.
+    `unheard`: the hushed connections on which somebody spoke."""
 
     def __init__(self, address: tuple[str, int]) -> None:
         self.target = address
@@ -16,12 +17,13 @@ class Gate:
         self.swallowed = threading.Event()
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.address = self._listener.getsockname()
+        self.unheard: set[socket.socket] = set()
         self._pairs: list[tuple[socket.socket, socket.socket]] = []
         self._hushed: set[socket.socket] = set()
         threading.Thread(target=self._accept, daemon=True).start()
 
     def connect(self) -> socket.socket:
-        return socket.create_connection(self.address, timeout=10)
+        return socket.create_connection(self.address, timeout=60)
 
     def cut(self) -> None:
         """End every connection."""
@@ -45,7 +47,7 @@ class Gate:
             while True:
                 near, _ = self._listener.accept()
                 try:
-                    far = socket.create_connection(self.target, timeout=10)
+                    far = socket.create_connection(self.target, timeout=60)
                 except OSError:
                     near.close()
                     continue
@@ -58,6 +60,7 @@ class Gate:
         with suppress(OSError):
             while data := source.recv(65_536):
                 if source in self._hushed:
+                    self.unheard.add(source)
                     continue
                 if answers and self.swallow:
                     self.swallow -= 1

@@ -173,13 +173,14 @@ class Head:
         self.service.start()
         self.address = self.service.address
 
-    def connect(self, seconds: float = 10) -> socket.socket:
+    def connect(self, seconds: float = 60) -> socket.socket:
         return socket.create_connection(self.address, timeout=seconds)
 
     def client(self, host: str | None = None, **options: Any) -> Client:
         """Of a host's worker, or of people."""
         shown = PEOPLE if host is None else token(host)
-        return Client(options.pop("connect", self.connect), certificate()[0], shown, **options)
+        given = {"connect": self.connect, "patience": 60, **options}
+        return Client(certificate=certificate()[0], token=shown, **given)
 
     def stop(self) -> None:
         self.service.stop()

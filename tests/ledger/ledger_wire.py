@@ -78,8 +78,8 @@ def _chunks(file: IO[bytes]) -> Iterator[bytes]:
 
 
 def ended(stream: socket.socket) -> bool:
-    """Whether the service closed it, within seconds."""
-    stream.settimeout(5)
+    """Whether the service closed it. TimeoutError where it does not."""
+    stream.settimeout(60)
     try:
         return stream.recv(1) == b""
     except ConnectionError:

@@ -102,10 +102,11 @@ def test_what_changes_nothing_is_no_version(store: SqliteLedger) -> None:
 def test_who_waits_hears_of_a_change_at_once(store: SqliteLedger) -> None:
     uid = store.submit(SPEC, "s", drafts(1)).uid
     seen, heard = store.version, []
-    waiter = threading.Thread(target=lambda: heard.append(store.wait_changed(seen, 60)))
+    waiter = threading.Thread(target=lambda: heard.append(store.wait_changed(seen, 250)))
+    waiter.daemon = True
     waiter.start()
     store.pause(uid)
-    waiter.join(30)
+    waiter.join(60)
     assert heard == [store.version] and heard != [seen]
     assert store.wait_changed(seen, 60) == store.version  # it was there already
 
@@ -119,7 +120,7 @@ def test_no_change_is_missed(store: SqliteLedger) -> None:
     def follow() -> None:
         seen = 0
         while seen < last:
-            before, seen = seen, store.wait_changed(seen, 30)
+            before, seen = seen, store.wait_changed(seen, 60)
             if seen == before:
                 late.append(seen)
                 return
@@ -131,15 +132,15 @@ def test_no_change_is_missed(store: SqliteLedger) -> None:
         store.pause(uid)
         store.open(uid)
     for waiter in waiters:
-        waiter.join(60)
+        waiter.join()
     assert (store.version, late) == (last, [])
 
 
 def test_waiting_ends_after_its_time_and_with_the_ledger(tmp_path: Path) -> None:
     ledger = SqliteLedger(tmp_path / "ledger.db", tmp_path / "runs")
     assert ledger.wait_changed(ledger.version, 0.01) == ledger.version
-    waiter = threading.Thread(target=ledger.wait_changed, args=(ledger.version, 60))
+    waiter = threading.Thread(target=ledger.wait_changed, args=(ledger.version, 250), daemon=True)
     waiter.start()
     ledger.disconnect()
-    waiter.join(30)
+    waiter.join(60)
     assert not waiter.is_alive()

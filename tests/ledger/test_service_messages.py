@@ -24,6 +24,7 @@ from ledger_wire import ended, exchange, framed, opening, replies, tls
 from sweepfw.core.deployment import Advert
 from sweepfw.core.model import Outcome, Receipt
 from sweepfw.errors import BusyError, DiskFullError, LedgerError, SweepError
+from sweepfw.ledger import service
 from sweepfw.ledger.client import HttpDesk, HttpLedger
 from sweepfw.ledger.service import Service
 from sweepfw.ledger.wire import answers
@@ -296,19 +297,20 @@ def test_an_address_that_is_taken_and_a_torn_certificate_are_told(tmp_path, head
         torn.start()
 
 
-def test_stop_is_soon_done_and_what_is_under_way_is_answered(tmp_path) -> None:
+def test_stop_is_soon_done_and_what_is_under_way_is_answered(tmp_path, monkeypatch) -> None:
     class Slow(FolderDesk):
         def __init__(self, folder: Path) -> None:
             super().__init__(folder)
-            self.entered, self.leave = threading.Event(), threading.Event()
+            self.entered = threading.Event()
 
         def drain(self, host: str, *, off: bool = False) -> None:
             self.entered.set()
-            self.leave.wait(0.3 if host == "quick" else 30)
+            time.sleep(0.3)
 
+    monkeypatch.setattr(service, "_LAST", 250)
     slow = Slow(tmp_path / "desk")
     head = Head(tmp_path, desk=slow)
-    desk = HttpDesk(head.client(patience=2))
+    desk = HttpDesk(head.client())
     done: list[str] = []
 
     def ask() -> None:
@@ -317,18 +319,36 @@ def test_stop_is_soon_done_and_what_is_under_way_is_answered(tmp_path) -> None:
 
     asking = threading.Thread(target=ask)
     asking.start()
-    assert slow.entered.wait(10)
+    assert slow.entered.wait(60)
     idle = tls(head.connect())
     began = time.monotonic()
     head.service.stop()
     head.service.stop()
-    assert time.monotonic() - began < 5
-    asking.join(10)
+    assert time.monotonic() - began < 100, "it waits only for what is under way"
+    asking.join(60)
     assert done == ["quick"]
     assert ended(idle)
     with pytest.raises(OSError):
         head.connect()
-    slow.leave.set()
+    head.ledger.disconnect()
+
+
+def test_what_does_not_end_keeps_no_stop(tmp_path, monkeypatch) -> None:
+    class Stuck(FolderDesk):
+        entered, leave = threading.Event(), threading.Event()
+
+        def drain(self, host: str, *, off: bool = False) -> None:
+            self.entered.set()
+            self.leave.wait(250)
+
+    monkeypatch.setattr(service, "_LAST", 0.1)
+    head = Head(tmp_path, desk=Stuck(tmp_path / "desk"))
+    with tls(head.connect()) as stream:
+        stream.sendall(opening("/desk/drain") + framed(b'{"host": "h", "off": false}'))
+        assert Stuck.entered.wait(60)
+        head.service.stop()
+        assert ended(stream)
+    Stuck.leave.set()
     head.ledger.disconnect()
 
 
@@ -336,9 +356,8 @@ def test_wait_is_limited(monkeypatch, tmp_path) -> None:
     monkeypatch.setattr(answers, "LONGEST_WAIT", 0.2)
     head = Head(tmp_path)
     ledger = HttpLedger(head.client())
-    seen, began = ledger.changed(), time.monotonic()
+    seen = ledger.changed()
     assert ledger._client.call("ledger/changed", seen=seen, wait=1e9) == seen
-    assert time.monotonic() - began < 10
     ledger.disconnect()
     head.stop()
 

@@ -26,6 +26,7 @@ from sweepfw.ledger.wire.methods import METHODS, Method
 _PATIENCE = 15.0
 _SLOW = 600.0  # more, for answers that take the head a while
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 5.0
+_CLOSED = "the connection to it was closed"
 _HELLO = Request("GET", "/")
 _CLASSES = {
     name: kind
@@ -66,7 +67,7 @@ class Client:
         self._busy: set[Connection] = set()
 
     def close(self) -> None:
-        """Close all connections, also under calls that wait; again does nothing. Calls raise
+        """Close all connections, also under calls that wait or connect; again does nothing. Calls raise
         UnreachableError from now on."""
         with self._lock:
             self._closed = True
@@ -153,6 +154,8 @@ class Client:
     def _take(self) -> Connection:
         while True:
             with self._lock:
+                if self._closed:
+                    raise _SilenceError(_CLOSED)
                 connection = self._idle.pop() if self._idle else None
                 if connection is not None:
                     self._busy.add(connection)
@@ -163,8 +166,6 @@ class Client:
             self._drop(connection)
 
     def _made(self) -> Connection:
-        if self._closed:
-            raise _SilenceError("the connection to it was closed")
         try:
             connection = Connection(self._connect(), self._context, self._pinned, self._patience or _PATIENCE)
         except OSError as error:
@@ -175,8 +176,11 @@ class Client:
                 raise _SilenceError(why) from None
             raise UnreachableError(str(error) or f"{self._place}: {why}") from None
         with self._lock:
-            self._busy.add(connection)
-        return connection
+            if not self._closed:
+                self._busy.add(connection)
+                return connection
+        connection.close()  # `close` did not know of it
+        raise _SilenceError(_CLOSED)
 
     def _drop_idle(self) -> None:
         with self._lock:
