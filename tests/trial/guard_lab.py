@@ -32,7 +32,7 @@ def alive(word: str) -> list[int]:
     return found
 
 
-def gone(word: str, seconds: float = 5) -> None:
+def gone(word: str, seconds: float = 60) -> None:
     """Wait until nothing with this word is alive; fail after that time."""
     deadline = time.monotonic() + seconds
     while left := alive(word):
@@ -114,19 +114,22 @@ class Lab:
     def sh(self, script: str, **order: Any) -> tuple[dict[str, Any], Path]:
         return self.run("sh", "-c", script, **order)
 
-    def wait_for(self, text: bytes, folder: Path, seconds: float = 20) -> None:
+    def wait_for(self, text: bytes, folder: Path, seconds: float = 60) -> None:
         """Wait until the trial has printed this."""
         deadline = time.monotonic() + seconds
         while not (folder / "output.log").exists() or text not in (folder / "output.log").read_bytes():
             assert time.monotonic() < deadline, f"{text!r} was not printed"
             time.sleep(0.005)
 
+    def close(self) -> None:
+        self.guardian.close()
+        ctypes.CDLL(None).prctl(36, 0, 0, 0, 0)  # orphans of later tests are not this process's
+
 
 def lab_in(root: Path, slots: int = 1) -> Iterator[Lab]:
     lab = Lab(root, slots)
     yield lab
-    lab.guardian.close()
-    ctypes.CDLL(None).prctl(36, 0, 0, 0, 0)  # orphans of later tests are not this process's
+    lab.close()
 
 
 __all__ = ["Ended", "Lab", "LogGrew", "alive", "children_of", "freeze", "gone", "lab_in", "mark"]

@@ -1,7 +1,7 @@
 """A trial that does all it can to leave something behind. `herd.py MARK exit|hang`
 
 Every process that it starts has MARK in its command line. When all of them live it prints "ready"; then it
-exits with 0, or hangs and ignores SIGTERM. Nothing of it lives longer than a minute, whatever a test does.
+exits with 0, or hangs and ignores SIGTERM. Nothing of it lives longer than LIFE, whatever a test does.
 """
 
 import ctypes
@@ -11,7 +11,7 @@ import sys
 import time
 
 MEMBERS = 6
-LIFE = 60  # seconds
+LIFE = 200  # seconds: longer than a test waits for its death
 END = time.monotonic() + LIFE
 told, tell = os.pipe()
 

@@ -1,5 +1,5 @@
 """A client to be killed: `herd_client.py ROOT MARK HERD`. Two herds hang on its keepers; then it prints the
-guardian's pid and waits, a minute at most. When its guardian dies it kills what it inherited and ends, as a
+guardian's pid and waits, for some minutes. When its guardian dies it kills what it inherited and ends, as a
 run does."""
 
 import fcntl
@@ -29,4 +29,4 @@ folders = [lab.start(sys.executable, herd, word, "hang", keeper=keeper) for keep
 for folder in folders:
     lab.wait_for(b"ready", folder)
 print(lab.guardian.pid, flush=True)
-time.sleep(60)
+time.sleep(250)

@@ -199,7 +199,7 @@ def test_a_locked_sweep_gets_its_versions_again_in_an_environment_of_its_own(lab
     assert lab.resolve(lock=first.lock).python == first.python
 
 
-def test_two_runs_build_a_half_built_environment_once(lab: Lab) -> None:
+def test_two_runs_build_a_half_built_environment_once(lab: Lab, wait_until: Callable[..., None]) -> None:
     folder = Path(lab.resolve().python).parents[1]
     (folder / "ready.json").unlink()
     (folder / "rubbish").write_text("")
@@ -207,12 +207,15 @@ def test_two_runs_build_a_half_built_environment_once(lab: Lab) -> None:
         os.close(descriptor)  # what this process holds from the tests before
     said: list[str] = []
     threads = [threading.Thread(target=lab.resolve, args=(said,)) for _ in range(2)]
-    for thread in threads:
-        thread.start()
+    with folder.with_name(f"{folder.name}.lock").open() as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        for thread in threads:
+            thread.start()
+        wait_until(lambda: len(said) >= 2)
     for thread in threads:
         thread.join()
+    assert said[:2] == ["waiting for another run that builds this environment"] * 2
     assert len([line for line in said if line.startswith("building")]) == 1
-    assert "waiting for another run that builds this environment" in said
     assert not (folder / "rubbish").exists()
     assert lab.versions(lab.resolve()) == "1.0 1.1"
 

@@ -8,7 +8,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -37,12 +36,14 @@ def test_normal_end(lab: Lab) -> None:
 
 def test_timeout(lab: Lab) -> None:
     word = mark()
-    lab.setup(timeout=2, grace=0.3)
-    outcome, folder = lab.run(sys.executable, HERD, word, "hang")
-    assert not alive(word)
-    assert (outcome["ended_by"], outcome["signal"]) == ("timeout", 9)
-    assert (folder / "output.log").read_text() == "ready\n"
-    assert 2.2 < outcome["seconds"] < 20
+    for timeout in (2, 10, 50):  # until the whole herd lives by then
+        lab.setup(timeout=timeout, grace=0.3)
+        outcome, folder = lab.run(sys.executable, HERD, word, "hang")
+        assert not alive(word)
+        if printed := (folder / "output.log").read_text():
+            break
+    assert (printed, outcome["ended_by"], outcome["signal"]) == ("ready\n", "timeout", 9)
+    assert timeout + 0.2 < outcome["seconds"] < timeout + 50
 
 
 def test_stop(lab: Lab) -> None:
@@ -57,11 +58,11 @@ def test_stop(lab: Lab) -> None:
 
 
 def test_a_second_stop_shortens_the_first(lab: Lab) -> None:
-    folder = lab.start("sh", "-c", "trap '' TERM; echo ready; for i in $(seq 600); do sleep 0.1; done")
+    folder = lab.start("sh", "-c", "trap '' TERM; echo ready; for i in $(seq 2000); do sleep 0.1; done")
     lab.wait_for(b"ready", folder)
     lab.keeper.stop("first", 1000)
     lab.keeper.stop("second", 0)
-    outcome = lab.end(seconds=10)
+    outcome = lab.end()
     assert (outcome["why"], outcome["signal"]) == ("first", 9)
 
 
@@ -70,23 +71,21 @@ def test_a_stop_lets_the_trial_save_its_work_though_its_shell_dies_at_once(lab: 
         "import os, signal, sys, time\n"
         "def save(*_):\n"
         "    time.sleep(0.3); open('../files/saved', 'w').close(); print('saved'); sys.exit(0)\n"
-        "signal.signal(signal.SIGTERM, save); print('ready', flush=True); time.sleep(60)\n"
+        "signal.signal(signal.SIGTERM, save); print('ready', flush=True); time.sleep(250)\n"
     )
     folder = lab.start("sh", "-c", '"$0" -c "$1"; echo never', sys.executable, program)
     lab.wait_for(b"ready", folder)
-    lab.keeper.stop("pause", 30)
-    begun = time.monotonic()
-    outcome = lab.end()
+    lab.keeper.stop("pause", 200)
+    outcome = lab.end(seconds=100)  # the grace ends when all have ended
     assert (folder / "files/saved").exists()
     assert (folder / "output.log").read_text() == "ready\nsaved\n"
     assert outcome["signal"] == signal.SIGTERM
-    assert time.monotonic() - begun < 20, "the grace ends when all have ended"
 
 
 def test_a_stop_while_the_trial_is_prepared(lab: Lab) -> None:
-    lab.start("sleep", "60")
+    lab.start("sleep", "600")
     lab.keeper.stop("early", 0)
-    assert lab.end(seconds=10)["ended_by"] == "stop"
+    assert lab.end()["ended_by"] == "stop"
 
 
 def test_a_fork_bomb(lab: Lab) -> None:
@@ -98,7 +97,7 @@ def test_a_fork_bomb(lab: Lab) -> None:
     folder = lab.start(sys.executable, "-c", bomb, word)
     lab.wait_for(b"\n", folder)
     lab.keeper.stop("bomb", 0)
-    assert lab.end()["survivors"] == []
+    assert lab.end(seconds=120)["survivors"] == []
     assert not alive(word)
 
 
@@ -113,14 +112,14 @@ def test_a_dead_keeper_takes_its_trial_along_and_no_other(lab: Lab) -> None:
     other = lab.start(
         "sh",
         "-c",
-        f"echo ready; for i in $(seq 6000); do test -e go && break; sleep 0.01; done; : {neighbour}",
+        f"echo ready; for i in $(seq 20000); do test -e go && break; sleep 0.01; done; : {neighbour}",
         keeper=lab.keepers[1],
     )
     lab.wait_for(b"ready", folder)
     lab.wait_for(b"ready", other)
     os.kill(_keeper_of(lab, word), signal.SIGKILL)
     with pytest.raises(KeeperDied):
-        while lab.keeper.receive(10):
+        while lab.keeper.receive(60):
             pass
     assert not alive(word), "at once: the death is told after the last one died"
     assert not (folder / "outcome.json").exists()
@@ -137,20 +136,17 @@ def _keeper_of(lab: Lab, word: str) -> int:
     )
 
 
-def test_the_death_of_the_guardian_is_told_and_kills(lab: Lab) -> None:
-    word, told = mark(), []
+def test_the_death_of_the_guardian_is_told_and_kills(lab: Lab, wait_until: Callable[..., None]) -> None:
+    word, told = mark(), list[int]()
     lab.guardian.watch(lambda: told.append(1))
     folder = lab.start(sys.executable, HERD, word, "hang")
     lab.wait_for(b"ready", folder)
     os.kill(lab.guardian.pid, signal.SIGKILL)
     gone(word)
     with pytest.raises(KeeperDied):
-        while lab.keeper.receive(10):
+        while lab.keeper.receive(60):
             pass
-    deadline = time.monotonic() + 5
-    while not told:
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    wait_until(lambda: told)
 
 
 def test_close_kills_and_is_quick(lab: Lab) -> None:
@@ -159,6 +155,24 @@ def test_close_kills_and_is_quick(lab: Lab) -> None:
     lab.wait_for(b"ready", folder)
     lab.guardian.close()
     assert not alive(word)
+
+
+STOOD_STILL = """
+import subprocess, time
+from itertools import count
+from sweepfw.trial.guard import reap
+leaps = count(0, 1000)
+reap.time.monotonic = lambda: next(leaps)
+for _ in range(30):
+    subprocess.Popen(["sleep", "600"])
+print(reap.kill_children(seconds=1))
+"""
+
+
+def test_a_machine_that_stood_still_does_not_end_the_killing() -> None:
+    """What could not die meanwhile is not given up for that."""
+    told = subprocess.run([sys.executable, "-c", STOOD_STILL], capture_output=True, text=True, check=True)
+    assert told.stdout == "[]\n"
 
 
 class Client:
@@ -190,7 +204,10 @@ def client(tmp_path: Path) -> Iterator[Client]:
     yield client
     client.process.kill()
     client.process.wait()
-    gone(client.word)
+    while left := alive(client.word):  # the test failed
+        for pid in left:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
 
 
 @pytest.mark.parametrize(
@@ -214,32 +231,38 @@ def client(tmp_path: Path) -> Iterator[Client]:
         "all ours",
     ],
 )
-def test_killed(client: Client, victims: Callable[[Client], list[int]]) -> None:
+def test_killed(
+    client: Client, victims: Callable[[Client], list[int]], wait_until: Callable[..., None]
+) -> None:
     for victim in victims(client):
         with contextlib.suppress(ProcessLookupError):  # it went with the one before
             os.kill(victim, signal.SIGKILL)
-    deadline = time.monotonic() + 5
-    while client.holds_the_lock():
-        assert time.monotonic() < deadline, "the lock is held though nothing can live"
-        if client.process.poll() is None or alive(client.word):
-            time.sleep(0.005)
-    gone(client.word, deadline - time.monotonic())
+    wait_until(lambda: not client.holds_the_lock(), what="the lock is free, since nothing can live")
+    client.process.wait(60)
+    gone(client.word)
 
 
-def test_the_lock_outlives_a_killed_client_as_long_as_a_trial_may_live(client: Client) -> None:
+def test_the_lock_outlives_a_killed_client_as_long_as_a_trial_may_live(
+    client: Client, wait_until: Callable[..., None]
+) -> None:
+    def is_free() -> bool:
+        free = not client.holds_the_lock()
+        assert not (free and alive(client.word)), "it was free while a trial lived"
+        return free
+
     for keeper in client.keepers:
         os.kill(keeper, signal.SIGSTOP)
     client.process.kill()
     client.process.wait()
-    assert client.holds_the_lock()
-    assert alive(client.word)
+    is_free()
     for keeper in client.keepers:
-        os.kill(keeper, signal.SIGCONT)
-    gone(client.word)
+        with contextlib.suppress(ProcessLookupError):  # the guardian does not wait for ever
+            os.kill(keeper, signal.SIGCONT)
+    wait_until(is_free)
 
 
 def test_frozen_keepers_do_not_save_their_trials(client: Client) -> None:
     for keeper in client.keepers:
         os.kill(keeper, signal.SIGSTOP)
     client.process.kill()
-    gone(client.word, 6)
+    gone(client.word)

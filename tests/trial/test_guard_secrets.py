@@ -13,11 +13,12 @@ import stat
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
-from guard_lab import Lab, children_of
+from guard_lab import Lab, children_of, lab_in
 
 from sweepfw.core.secrets import needles
 from sweepfw.trial.guard import masked, secret
@@ -29,15 +30,14 @@ FILE = b"first line of it\nsecond line of it\n"
 
 def folders(keepers: list[int]) -> list[str]:
     """What lies in memory for secrets now, made by these processes."""
-    made = [match for name in os.listdir("/dev/shm") if (match := re.match(r"sweepfw-\d+-(\d+)-", name))]
+    ours = rf"sweepfw-{secret._namespace()}-(\d+)-"
+    made = [match for name in os.listdir("/dev/shm") if (match := re.match(ours, name))]
     return [match.string for match in made if int(match[1]) in keepers]
 
 
 @pytest.fixture
 def lab(tmp_path: Path) -> Iterator[Lab]:
-    lab = Lab(tmp_path)
-    yield lab
-    lab.guardian.close()
+    yield from lab_in(tmp_path)
 
 
 @pytest.fixture
@@ -202,11 +202,20 @@ def test_gone_whoever_is_killed(killed: str, tmp_path: Path, wait_until: Callabl
         try:
             wait_until(lambda: not os.path.exists(path))
         finally:
-            lab.guardian.close()
-            os.kill(int(trial), signal.SIGKILL)  # nobody was left to do that
+            lab.close()
+            with suppress(ProcessLookupError):
+                os.kill(int(trial), signal.SIGKILL)  # nobody was left to do that
     else:
         wait_until(lambda: not os.path.exists(path))
-        wait_until(lambda: not os.path.exists(f"/proc/{trial}"))
+        wait_until(lambda: not lives(int(trial)))
+
+
+def lives(pid: int) -> bool:
+    """Whoever inherited it may not have waited for it yet."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
 
 
 def test_sweep_spares_what_is_somebody_s() -> None:
@@ -250,7 +259,7 @@ def test_nothing_is_pickled_or_printed(hidden: Hidden) -> None:
 
 def test_nothing_of_them_in_arguments_or_in_what_others_may_read(lab: Lab, hidden: Hidden) -> None:
     lab.setup(secrets=hidden)
-    folder = lab.start("sh", "-c", "echo $$; exec sleep 600")
+    folder = lab.start("sh", "-c", "echo $$; sleep 600; exit")
     lab.wait_for(b"\n", folder)
     trial = int(output(folder))
     keeper = int(Path(f"/proc/{trial}/stat").read_text().rpartition(")")[2].split()[1])
@@ -317,9 +326,12 @@ def writer(pipe: Path) -> int:
 
 @pytest.mark.usefixtures("cores")
 @pytest.mark.parametrize("who", ["guardian", "command", "head"])
-def test_no_core_is_dumped(who: str, tmp_path: Path, wait_until: Callable[..., None]) -> None:
+def test_no_core_is_dumped(
+    who: str, tmp_path: Path, wait_until: Callable[..., None], request: pytest.FixtureRequest
+) -> None:
     if who == "guardian":
         lab = Lab(tmp_path)
+        request.addfinalizer(lab.close)
         assert lab.sh("true")[0]["exit_code"] == 0
         pid = lab.guardian.pid
     else:
@@ -330,7 +342,7 @@ def test_no_core_is_dumped(who: str, tmp_path: Path, wait_until: Callable[..., N
         }
         argv = [sys.executable, "-m", *words[who], str(tmp_path / "value")]
         pid = subprocess.Popen(argv, cwd=tmp_path).pid
-        wait_until(lambda: writer(tmp_path / "value"), 60)
+        wait_until(lambda: writer(tmp_path / "value"), 120)
     os.kill(pid, signal.SIGABRT)
     status = os.waitid(os.P_PID, pid, os.WEXITED)
     assert status

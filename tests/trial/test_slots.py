@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -203,7 +204,7 @@ from sweepfw.trial.slots import GpuLock
 lock = GpuLock("GPU-1", Path(sys.argv[1]))
 print(lock.try_acquire(), flush=True)
 if os.fork() == 0:  # as a guardian has it: the same open file
-    select.select([0], [], [], 60)
+    select.select([0], [], [], 250)
     os._exit(0)
 os.kill(os.getpid(), 9)
 """
@@ -266,17 +267,20 @@ def test_traps_that_others_leave_are_refused(tmp_path: Path, trap: str) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="two users need root to be had")
-def test_two_users_share_a_lock_in_a_sticky_folder(tmp_path: Path) -> None:
-    folder = Path("/tmp") / f"sweepfw-test-{os.getpid()}"
-    folder.mkdir()
+def test_two_users_share_a_lock_in_a_sticky_folder() -> None:
+    folder = Path(tempfile.mkdtemp())
     folder.chmod(0o1777)
     try:
         lock = GpuLock("GPU-1", folder)
         os.chown(lock.path, 65534, 65534)  # made by another user: the kernel refuses O_CREAT on it
         child = os.fork()
         if child == 0:
-            os.setuid(65533)
-            os._exit(0 if GpuLock("GPU-1", folder).try_acquire() else 1)
+            code = 1
+            try:
+                os.setuid(65533)
+                code = 0 if GpuLock("GPU-1", folder).try_acquire() else 2
+            finally:
+                os._exit(code)
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     finally:
         shutil.rmtree(folder)

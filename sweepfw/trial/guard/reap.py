@@ -95,17 +95,17 @@ def kill_children(
     """
     if not spare and _no_child():
         return []
-    deadline = time.monotonic() + seconds
-    pause = 0.0
+    waited = pause = 0.0  # our own pauses only: while the machine stood still nothing could die
     while left := [pid for pid in children() if pid not in spare]:
         for pid in left:
             _kill(pid)
         if sum(_reap(pid, reaped) for pid in left):
             pause = 0.0
             continue
-        if time.monotonic() > deadline:
+        if waited > seconds:
             return left
         time.sleep(pause)
+        waited += pause
         pause = min(_LONGEST_PAUSE, pause * 2 + 0.0001)
     return []
 
