@@ -17,6 +17,7 @@ from sweepfw.shell.host_keys import lookup_name
 from sweepfw.shell.shell import Shell
 
 _MOST_JUMPS = 8
+_PATIENCE = 60.0  # seconds for `ssh -G`, which connects to nobody
 
 Options: TypeAlias = Mapping[str, Sequence[str]]  # what `ssh -G` says: a key may stand several times
 
@@ -84,7 +85,7 @@ def ask_command(target: str, options: Sequence[str], access: Access, *, jump: bo
 def _ask(
     name: str, target: str, options: Sequence[str], access: Access, shell: Shell, *, jump: bool
 ) -> Options:
-    result = shell.run(ask_command(target, options, access, jump=jump), timeout=access.timeout)
+    result = shell.run(ask_command(target, options, access, jump=jump), timeout=_PATIENCE)
     if result.code:
         said = result.err.decode(errors="replace").strip().splitlines() or ["no reason was given"]
         raise SweepError(f"{name}: ssh does not accept its configuration: {said[-1]}")

@@ -75,7 +75,7 @@ class Sshd:
         config.write_text("\n".join(settings) + "\n")
         with (self.folder / "log").open("ab") as log:
             self.process = subprocess.Popen([str(PROGRAM), "-D", "-e", "-f", config], stderr=log)
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         while not self._answers():
             assert time.monotonic() < deadline and self.process.poll() is None, self.log
             time.sleep(0.02)
@@ -83,7 +83,7 @@ class Sshd:
 
     def _answers(self) -> bool:
         try:
-            with socket.create_connection(("127.0.0.1", self.port), timeout=1) as connection:
+            with socket.create_connection(("127.0.0.1", self.port), timeout=10) as connection:
                 return connection.recv(4) == b"SSH-"
         except OSError:
             return False
@@ -95,7 +95,7 @@ class Sshd:
     def stop(self) -> None:
         if self.process is not None and self.process.poll() is None:
             self.process.terminate()
-            self.process.wait(10)
+            self.process.wait(60)
 
     def cut(self) -> None:
         """End every connection, as if the machine were gone; nobody can log in until `start`."""
@@ -116,7 +116,7 @@ class Sshd:
         given = {
             "identity": str(self.client_key),
             "config": str(self.folder / "config"),
-            "timeout": 10,
+            "timeout": 60,
             **fields,
         }
         return Access(known_hosts, **given)  # type: ignore[arg-type]  # a test's own fields

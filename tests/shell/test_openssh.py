@@ -125,8 +125,8 @@ def echo() -> Iterator[int]:
 
 
 def wire(host: Host, access: Access, port: int) -> Wire:
-    hops = resolve(host, access, LocalShell())
-    return Wire.open(host.name, wire_command(hops, access, "127.0.0.1", port), 15)
+    hops = resolve(host, replace(access, timeout=60), LocalShell())
+    return Wire.open(host.name, wire_command(hops, access, "127.0.0.1", port), 60)
 
 
 @needs_sshd
@@ -200,7 +200,7 @@ def test_what_keeps_a_wire_from_being(machines: Callable[..., Sshd], tmp_path: P
         started = time.monotonic()
         with pytest.raises(UnreachableError):
             wire(sshd.host(port=silent.getsockname()[1]), sshd.access(timeout=1), 1)
-        assert time.monotonic() - started < 14
+        assert time.monotonic() - started < 50
 
 
 @needs_sshd
@@ -210,4 +210,4 @@ def test_a_command_through_ssh(machines: Callable[..., Sshd]) -> None:
     command = run_command(
         resolve(sshd.host(), access, LocalShell()), access, cmd("printf", "%s|", "a b", "$(id)", "'")
     )
-    assert LocalShell().run(command, timeout=30).text == "a b|$(id)|'|"
+    assert LocalShell().run(command, timeout=120).text == "a b|$(id)|'|"

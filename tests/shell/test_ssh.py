@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -206,13 +207,14 @@ def agent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[
     monkeypatch.setenv("SSH_AUTH_SOCK", str(path))
 
     def add(key: Path) -> None:
-        while not path.exists():
-            assert process.poll() is None
-        subprocess.run(["ssh-add", "-q", key], check=True, capture_output=True)
+        while (code := subprocess.run(["ssh-add", "-q", key], capture_output=True).returncode) == 2:
+            assert process.poll() is None  # it does not listen yet
+            time.sleep(0.02)
+        assert code == 0
 
     yield add
     process.terminate()
-    process.wait(10)
+    process.wait(60)
 
 
 def test_a_key_with_a_passphrase_wants_an_agent(start: Callable[..., Sshd], tmp_path: Path) -> None:
@@ -288,7 +290,7 @@ def test_names_that_could_be_more_are_refused(
     assert [path.name for path in tmp_path.iterdir()] == ["config"]
 
 
-def access_to(tmp_path: Path, timeout: float = 10) -> Access:
+def access_to(tmp_path: Path, timeout: float = 60) -> Access:
     (tmp_path / "config").write_text("Host *\n  GlobalKnownHostsFile none\n")
     return Access(tmp_path / "known_hosts", config=str(tmp_path / "config"), timeout=timeout)
 
@@ -322,13 +324,21 @@ def test_something_else_listens(tmp_path: Path, words: bytes) -> None:
         assert "no answer" in told or "no SSH connection" in told
 
 
-def test_a_connection_that_breaks_is_said(start: Callable[..., Sshd], tmp_path: Path) -> None:
+def test_a_connection_that_breaks_is_said(
+    start: Callable[..., Sshd], tmp_path: Path, wait_until: Callable[..., None]
+) -> None:
     sshd = start()
     shell = SshShell.open(sshd.host(), sshd.access())
-    timer = threading.Timer(0.5, sshd.cut)
-    timer.start()
+
+    def cut() -> None:
+        wait_until((tmp_path / "begun").exists)
+        sshd.cut()
+
+    cutting = threading.Thread(target=cut)
+    cutting.start()
     with pytest.raises(UnreachableError, match="there: the connection is lost"):
-        shell.run(cmd("sleep", "30"))
+        shell.run(cmd("sh", "-c", f"touch {tmp_path}/begun; exec sleep 250"))
+    cutting.join()
     with pytest.raises(UnreachableError, match="lost"):
         shell.put(b"x", str(tmp_path / "x"))
     assert not (tmp_path / "x").exists()
@@ -381,7 +391,7 @@ def test_more_commands_at_once_than_sshd_allows(start: Callable[..., Sshd]) -> N
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(60)
+        thread.join()
     assert codes == [0] * 20
     shell.close()
 
