@@ -78,7 +78,7 @@ class Canaries:
 
     @property
     def stored(self) -> dict[str, str]:
-        conf = f"[global]\nindex-url = {self.index(self.password)}\nverbose = 3\ntimeout = 5\nretries = 0\n"
+        conf = f"[global]\nindex-url = {self.index(self.password)}\nverbose = 3\ntimeout = 60\nretries = 0\n"
         return {"TOKEN": self.token, "HARD": self.hard, "key.pem": self.key, "pip.conf": conf}
 
     @property

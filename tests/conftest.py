@@ -109,13 +109,15 @@ def _outside_the_lab(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def wait_until() -> Callable[..., None]:
-    """wait_until(predicate, seconds=20, what="..."): poll until true; the test fails at the deadline."""
+    """wait_until(predicate, seconds=60, what="..."): poll until true; the test fails at the deadline."""
 
-    def wait(predicate: Callable[[], object], seconds: float = 20, what: str = "") -> None:
+    def wait(predicate: Callable[[], object], seconds: float = 60, what: str = "") -> None:
         deadline = time.monotonic() + seconds
+        late = False  # asked before the predicate: a process that stood still meanwhile gets another look
         while not predicate():
-            if time.monotonic() > deadline:
+            if late:
                 pytest.fail(f"not within {seconds} s: {what or predicate}")
+            late = time.monotonic() > deadline
             time.sleep(0.01)
 
     return wait

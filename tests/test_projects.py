@@ -58,7 +58,7 @@ def test_digits_goes_on_from_its_checkpoint_and_keeps_its_model(
     running = start_sweepfw("run", "digits", *one, "--quiet")
     wait_until(lambda: saved.exists() or running.poll() is not None, 240, "a checkpoint")
     running.send_signal(signal.SIGINT)
-    assert running.wait(30) == 130, running.communicate()
+    assert running.wait(120) == 130, running.communicate()
     done = sweepfw("resume", "digits-1", "--quiet")
     assert done.returncode == 0, done.stdout + done.stderr
     shown = json.loads(sweepfw("show", "digits-1", "--json").stdout)

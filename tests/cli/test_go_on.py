@@ -72,7 +72,11 @@ def test_plan_counts_what_varies_together_and_knows_the_trial(
 
 def test_a_narrow_terminal(make_project: Callable[..., Path], workspace_folder: Path) -> None:
     """The progress line is cut by what is seen of it, and no colour is left open; nor is a trial's own."""
-    script = "printf '\\033[31mred\\033[0m\\tend\\n'; [ $SWEEPFW_TRIAL = 1 ] && exit 1; sleep 1\n"
+    go = workspace_folder / "go"
+    script = (
+        "printf '\\033[31mred\\033[0m\\tend\\n'; [ $SWEEPFW_TRIAL = 1 ] && exit 1\n"
+        f"until test -e {go}; do sleep 0.01; done\n"
+    )
     make_project("p", "command: sh run.sh\nretries: 0\n", "n: [1, 2, 3]\n", {"run.sh": script})
     child = pexpect.spawn(
         sys.executable,
@@ -81,9 +85,12 @@ def test_a_narrow_terminal(make_project: Callable[..., Path], workspace_folder: 
         env={**os.environ, "TERM": "xterm", "COLUMNS": "40"},
         dimensions=(24, 40),
         encoding="utf-8",
-        timeout=30,
+        timeout=120,
     )
-    shown = child.read()
+    child.expect(r"p-1 [^\r\n]*1/3[^\r\n]*failed")
+    shown = child.before + child.after
+    go.touch()
+    shown += child.read()
     child.close()
     assert "red     end" in re.sub(r"\x1b\[\d*m", "", shown), shown
     lines = re.findall(r"p-1 [^\r\n]*1/3[^\r\n]*", shown)

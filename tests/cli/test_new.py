@@ -203,7 +203,7 @@ def test_init_asks_at_a_terminal_and_proposes_the_script(tmp_path: Path) -> None
         cwd=str(tmp_path),
         encoding="utf-8",
         env={**os.environ, "TERM": "dumb"},
-        timeout=30,
+        timeout=120,
     )
     terminal.expect_exact("[python main.py]:")
     terminal.sendline("")

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 PROJECT = """
-command: [sh, -c, 'echo "loss: $0.5"; echo begun; sleep 60', "{n}"]
+command: [sh, -c, 'echo "loss: $0.5"; echo begun; sleep 250', "{n}"]
 metrics: [loss]
 grace: 1
 """
@@ -37,13 +37,13 @@ def test_a_sweep_that_runs(
     refused = sweepfw("rm", "slow-1")
     assert (refused.returncode, refused.stdout) == (75, "") and "--stop" in refused.stderr
     assert sweepfw("stop", "slow-1/1").returncode == 0
-    assert following.wait(30) == 0
+    assert following.wait(120) == 0
     assert following.stdout.read() == "loss: 1.5\nbegun\n"
 
     wait_until(lambda: "begun" in sweepfw("logs", "slow-1/2").stdout, what="the second trial's log")
     removed = sweepfw("rm", "--stop", "slow-1")
     assert (removed.returncode, removed.stdout) == (0, "slow-1 removed\n"), removed.stderr
-    running.wait(30)
+    running.wait(120)
     told = running.stderr.read()
     assert "bug" not in told and "Traceback" not in told, told
     assert json.loads(sweepfw("ls", "--json").stdout) == []

@@ -88,7 +88,7 @@ def test_following_goes_on_to_the_next_attempt(
                     file.write(word)
                 wait_until(lambda word=word: seen.read_bytes().endswith(word), what=f"{end}: {word!r}")
             made.ledger.finish(grant.token, Outcome(end, "exit 1" if again else "", again=again))
-        assert following.wait(30) == 0
+        assert following.wait(120) == 0
     lock.release()
     assert seen.read_bytes() == b"one two\none two\n"
     assert "begins its attempt 2" in following.stderr.read()

@@ -92,7 +92,7 @@ def test_in_the_background_and_in_the_foreground(
 ) -> None:
     done = sweepfw("run", "p", "--detach")
     assert done.returncode == 0, done.stderr
-    wait_until(lambda: "p-1 is done" in sweepfw("attach", "p-1").stdout, 60)
+    wait_until(lambda: "p-1 is done" in sweepfw("attach", "p-1").stdout, 120)
     assert "key ***" in sweepfw("logs", "p-1/1").stdout
     done = sweepfw("debug", "p-1/1")
     assert done.returncode == 0, done.stderr
@@ -124,7 +124,7 @@ def test_gone_with_the_command(
     else:
         process.send_signal(signal.SIGINT if struck == "told to end" else signal.SIGKILL)
     wait_until(lambda: not os.path.exists(path))
-    process.wait(30)
+    process.wait(120)
 
 
 @pytest.mark.usefixtures("project", "secrets")

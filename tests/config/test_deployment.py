@@ -130,7 +130,7 @@ names = st.from_regex(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,20}", fullmatch=True).filte
     lambda name: name != "local"
 )
 paths = st.lists(
-    st.text(string.ascii_letters + "._-", min_size=1).filter(lambda p: p != ".."), min_size=1
+    st.text(string.ascii_letters + "._-", min_size=1).filter(lambda p: p not in {".", ".."}), min_size=1
 ).map(lambda parts: "/srv/" + "/".join(parts))
 some_hosts = st.builds(
     Host,

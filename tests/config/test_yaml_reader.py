@@ -161,7 +161,7 @@ def test_what_would_cost_is_refused_at_once(text: str | bytes, says: str, tmp_pa
     said = refusal(text, tmp_path)
     assert says in said
     assert len(said) < 200
-    assert time.process_time() - began < 1
+    assert time.process_time() - began < 5
 
 
 def test_what_is_no_file_is_refused(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import time
 from itertools import pairwise
 from pathlib import Path
 
@@ -83,13 +84,14 @@ def test_a_line_without_an_end_is_read_in_pieces_and_not_kept() -> None:
     assert count >= 200 * 400 * 0.99
 
 
-@pytest.mark.timeout(10)
 @pytest.mark.parametrize("start", ["step", "step:", "x", "x:", "x: 1"])
 @pytest.mark.parametrize("filler", [" ", "\t", "1", "1e", "1."])
 def test_no_line_takes_long(start: str, filler: str) -> None:
     """Reading is linear: a line that almost matches, 60,000 times over, must not hold the run up."""
     text = f"{start}{filler * (60_000 // len(filler))}q x: 7\n"
+    began = time.process_time()
     assert OutputMetrics([("x", None)]).feed(text.encode())[-1] == Point("x", 7)
+    assert time.process_time() - began < 5
 
 
 def test_patterns_have_no_possessive_groups() -> None:
