@@ -211,7 +211,7 @@ class NativeBroker(Broker):
                 **_as_account(),
             )
         self.line.target = ("127.0.0.1", self.port)
-        _wait(self._healthy, 60, self.folder / "broker.log")
+        _wait(self._healthy, 150, self.folder / "broker.log")
 
     def _healthy(self) -> bool:
         return not subprocess.run(["/bin/sh", str(self.folder / "start"), "health"], env=self._env).returncode
@@ -227,7 +227,7 @@ class NativeBroker(Broker):
             with suppress(ProcessLookupError):
                 os.killpg(self._process.pid, number)
             try:
-                self._process.wait(20)
+                self._process.wait(60)
             except subprocess.TimeoutExpired:
                 os.killpg(self._process.pid, signal.SIGKILL)
                 self._process.wait()
@@ -248,7 +248,7 @@ class NativeBroker(Broker):
         }
         command = [str(NATIVE.with_name("rabbitmqctl")), *arguments]
         return subprocess.run(
-            command, env=env, check=True, capture_output=True, text=True, timeout=60, **_as_account()
+            command, env=env, check=True, capture_output=True, text=True, timeout=120, **_as_account()
         ).stdout
 
     def remove(self) -> None:
@@ -274,7 +274,7 @@ class ContainedBroker(Broker):
                 *("-v", f"{self.folder}:/etc/sweepfw/rabbitmq:ro", "--entrypoint", "/bin/sh"),
                 *(self._image, "/etc/sweepfw/rabbitmq/start"),
             )
-        _wait(self._healthy, 60, None)
+        _wait(self._healthy, 150, None)
         where = _docker("inspect", "-f", "{{.NetworkSettings.IPAddress}}", self._name).stdout.strip()
         self.line.target = (where, 5672)
 
@@ -283,7 +283,7 @@ class ContainedBroker(Broker):
         return not _docker(*command, check=False).returncode
 
     def stop(self) -> None:
-        _docker("stop", "-t", "20", self._name)
+        _docker("stop", "-t", "60", self._name)
 
     def kill(self) -> None:
         _docker("kill", self._name, check=False)

@@ -7,7 +7,6 @@ import io
 import os
 import socket
 import subprocess
-import sys
 import tarfile
 import threading
 from collections import Counter
@@ -20,7 +19,7 @@ from typing import Any
 from broker_lab import Broker
 from crash_cases import Case
 from test_head_whole import HeadProcess
-from worker_lab import START, TOKENS, WorkerLab, until
+from worker_lab import TOKENS, WorkerLab, until
 
 from sweepfw import crash
 from sweepfw import snapshot as snapshots
@@ -32,15 +31,19 @@ from sweepfw.ledger.client import Client, HttpDesk, HttpLedger
 from sweepfw.snapshot import transfer
 
 TRIALS = 2
+LEASE, EXPIRED = 300, 8  # seconds; it is only to run out where the work is about that
 LITTLE = "echo hello $i; echo $i > $SWEEPFW_OUTPUT/f"
 MUCH = f"{LITTLE}; seq 1 30000; for n in 1 2 3; do head -c 50000 /dev/zero > $SWEEPFW_OUTPUT/$n; done"
-SAVING = f"{LITTLE}; echo 1 > $SWEEPFW_CHECKPOINT/n; sleep 2.5"
+SAVING = f"{LITTLE}; echo 1 > $SWEEPFW_CHECKPOINT/n"
+WAIT = "for n in $(seq 1200); do [ -e {} ] && break; sleep 0.1; done"
+AT_AN_END = ("worker.accepted",)  # of the points of `saving`; the others are passed while trials run
 MOVED = f'[ $i = 2 ] || [ "$(cat $SWEEPFW_CHECKPOINT/n)" = 17 ] || exit 4; {LITTLE}'
 B = Worker("b", "b0b0")  # a boot of nobody's
 
 
 class Restarted:
-    """A process that is started again whenever it dies. `following`: the point that comes after another."""
+    """A process that is started again whenever it dies. `following`: the point that comes after another, once
+    it has struck; whatever else ends the process, the next one is to die at the same point."""
 
     def __init__(
         self, folder: Path, following: Mapping[str, str], start: Callable[[str], subprocess.Popen[bytes]]
@@ -52,8 +55,12 @@ class Restarted:
         self.process = start("")
         threading.Thread(target=self._keep, daemon=True).start()
 
+    def file(self, point: str) -> Path:
+        """It is there once something died at the point."""
+        return self._folder / point
+
     def struck(self, point: str) -> bool:
-        return (self._folder / point).exists()
+        return self.file(point).exists()
 
     def arm(self, point: str) -> None:
         """It dies when it comes by the point, unless it did so before."""
@@ -61,7 +68,7 @@ class Restarted:
             if self._armed != point:
                 self._next = point
                 self.process.kill()
-                assert self._lock.wait_for(lambda: self._armed == point, 30)
+                assert self._lock.wait_for(lambda: self._armed == point, 60)
 
     def end(self) -> None:
         self._ending = True
@@ -74,9 +81,10 @@ class Restarted:
             with self._lock:
                 if self._ending:
                     return
-                self._armed = self._next
-                self._next = self._following.get(self._armed, "")
-                told = f"{self._armed}:1:{self._folder / self._armed}" if self._armed else ""
+                if self._next or not self._armed or self.struck(self._armed):
+                    self._armed = self._next or self._following.get(self._armed, "")
+                    self._next = ""
+                told = f"{self._armed}:1:{self.file(self._armed)}" if self._armed else ""
                 self.process = self._start(told)
                 self._lock.notify_all()
 
@@ -89,9 +97,8 @@ class Ground(WorkerLab):
 
     def run(self, told: str) -> subprocess.Popen[bytes]:
         env = {**self._env, **self.tree, crash.VARIABLE: told}
-        words = [sys.executable, "-c", START, str(self._settings), str(self.root)]
         with self.log.open("ab") as log:
-            return subprocess.Popen(words, env=env, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+            return subprocess.Popen(self._command, env=env, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
 
 
 class Cell:
@@ -102,11 +109,11 @@ class Cell:
         self.folder, self.witness = folder, folder / "witness"
         for name in ("head-struck", "worker-struck"):
             (folder / name).mkdir()
-        self._head = HeadProcess(folder, broker, lease=8)
+        self._head = HeadProcess(folder, broker)
         self.head = Restarted(
             folder / "head-struck", dict(pairwise(each.point for each in heads)), self._start_head
         )
-        until(self._head.healthy, 60, "a healthy head")
+        until(self._head.healthy, what="a healthy head")
         self._ground = Ground(self._head, "a")  # type: ignore[arg-type]  # all that it uses is there
         self.worker = Restarted(
             folder / "worker-struck",
@@ -123,7 +130,8 @@ class Cell:
         self.as_b, self.desk_b = HttpLedger(self._client), HttpDesk(self._client)
         self._sweeps = 0
         self.survived: set[str] = set()  # points of which something died in a work that was done all the same
-        until(self.whole, 60, self._ground.log.read_text)
+        self._look: Callable[[], None] = lambda: None  # once more at what the last work left
+        until(self.whole, what=self._ground.log.read_text)
 
     def whole(self) -> bool:
         return any(each.worker.host == "a" and each.alive for each in self.desk.status().workers)
@@ -142,9 +150,20 @@ class Cell:
 
     # -- works -----------------------------------------------------------------------------------------
 
-    def do(self, work: str, point: str) -> None:
-        getattr(self, f"_{work}")(point)
+    def do(self, case: Case, process: Restarted) -> None:
+        """The case's work, during which the process dies at the case's point, or just after it."""
+        lease = EXPIRED if case.verb == "expired" else LEASE
+        if self._head.settings.lease != lease:
+            self._head.set(lease=lease)
+            self.head.process.kill()
+        first = case.before[0] if case.before else case.point
+        if not process.struck(first):
+            process.arm(first)
+        self._process = process
+        getattr(self, f"_{case.verb}")(case.point)
+        until(lambda: process.struck(case.point), what=f"{case.verb} comes by {case.point}")
         self.survived |= {path.name for path in self.folder.glob("*-struck/*")}
+        self._look()
 
     def _little(self, point: str) -> None:
         self.finish(self.submit(point, LITTLE))
@@ -153,7 +172,8 @@ class Cell:
         self.finish(self.submit(point, MUCH), "".join(f"{n}\n" for n in range(1, 30001)))
 
     def _saving(self, point: str) -> None:
-        self.finish(self.submit(point, SAVING, checkpoint_every=0.3))
+        wait = "" if point in AT_AN_END else WAIT.format(self._process.file(point))
+        self.finish(self.submit(point, f"{SAVING}; {wait}", checkpoint_every=0.3))
 
     def _moved(self, point: str) -> None:
         """An attempt elsewhere saved a checkpoint; the next one begins with it."""
@@ -172,13 +192,13 @@ class Cell:
     def _expired(self, point: str) -> None:
         """Nobody hears of an attempt any more."""
         grant = self._claim_as_b(point, LITTLE)
-        until(lambda: self._state(grant) != "running", 60, "the end of its lease")
+        until(lambda: self._state(grant) != "running", what="the end of its lease")
         self._give_to_a()
         self.finish(self.ledger.sweep(grant.uid))
         assert not self.as_b.finish(grant.token, Outcome("succeeded")).recorded
 
     def _paused(self, point: str) -> None:
-        sweep = self.submit(point, f"sleep 0.5; {LITTLE}")
+        sweep = self.submit(point, f"{WAIT.format(self._process.file(point))}; {LITTLE}")
         self._insist(partial(self.ledger.pause, sweep.uid), lambda: False)
         self._insist(partial(self.ledger.open, sweep.uid), lambda: False)
         self.finish(sweep)
@@ -186,9 +206,9 @@ class Cell:
     def _stopped(self, point: str) -> None:
         """What runs hears of it all the same; and runs again when people wish so."""
         sweep = self.submit(point, f"[ $SWEEPFW_ATTEMPT = 2 ] || sleep 600; {LITTLE}")
-        until(lambda: len(self.ledger.running(sweep.uid)) == TRIALS, 60, "trials that run")
+        until(lambda: len(self.ledger.running(sweep.uid)) == TRIALS, what="trials that run")
         self._insist(partial(self.ledger.stop, sweep.uid), lambda: False)
-        until(lambda: self.ledger.sweep(sweep.uid).counts == {"cancelled": TRIALS}, 60, "their end")
+        until(lambda: self.ledger.sweep(sweep.uid).counts == {"cancelled": TRIALS}, what="their end")
         self._insist(partial(self.ledger.reopen, sweep.uid, ["cancelled"]), lambda: False)
         self._insist(partial(self.ledger.open, sweep.uid), lambda: False)
         self.finish(sweep)
@@ -228,9 +248,10 @@ class Cell:
         self.finish(sweep)
         self._insist(partial(self.desk.forget, sweep.uid), lambda: sweep.name not in self._names())
         assert sweep.name not in self._names()
-        until(lambda: not (self._ground.place.run(sweep.name)).exists(), 60, "no files of it at the worker")
+        until(lambda: not (self._ground.place.run(sweep.name)).exists(), what="no files of it at the worker")
         runs = self.folder / "state/runs"
-        until(lambda: not [*runs.glob(f"*{sweep.name}*")], 60, lambda: [*runs.glob("*")])
+        until(lambda: not [*runs.glob(f"*{sweep.name}*")], what=lambda: [*runs.glob("*")])
+        self._look = lambda: None
 
     # -- parts of them ---------------------------------------------------------------------------------
 
@@ -268,7 +289,7 @@ class Cell:
                 call()
                 return
             except UnreachableError:
-                until(self._head.healthy, 60, "a healthy head")
+                until(self._head.healthy, what="a healthy head")
                 if done():
                     return
         raise AssertionError("it dies again and again")
@@ -292,7 +313,11 @@ class Cell:
 
     def finish(self, sweep: Sweep, more: str = "", trials: int = TRIALS) -> None:
         """Wait for its end, and look whether every trial has one success with all that it left."""
-        until(lambda: self._ended(sweep), 90, lambda: [*self.ledger.attempts(sweep.uid)])
+        until(lambda: self._ended(sweep), 120, lambda: [*self.ledger.attempts(sweep.uid)])
+        self._look = partial(self._check, sweep, more, trials)
+        self._look()
+
+    def _check(self, sweep: Sweep, more: str, trials: int) -> None:
         attempts = list(self.ledger.attempts(sweep.uid))
         accepted = [each for each in attempts if each.accepted]
         assert [each.trial for each in accepted] == list(range(1, trials + 1)), attempts

@@ -21,7 +21,7 @@ Wait = Callable[..., None]
 
 SMI = """#!/bin/sh
 echo "$$ $1" >> {folder}/asked
-[ -e {folder}/hangs ] && exec sleep 60.{mark}
+[ -e {folder}/hangs ] && exec sleep 600.{mark}
 [ -e {folder}/fails ] && {{ echo "Failed to initialize NVML: Driver/library version mismatch"; exit 18; }}
 case "$1" in
   --query-gpu=*used*) cat {folder}/gpus ;;
@@ -29,10 +29,10 @@ case "$1" in
 esac
 """
 TRIAL = """
-echo "$(date +%s%N) start $SWEEPFW_SWEEP/$SWEEPFW_TRIAL $SWEEPFW_SLOT $CUDA_VISIBLE_DEVICES" >> "$WITNESS"
+echo "start $SWEEPFW_SWEEP/$SWEEPFW_TRIAL $SWEEPFW_SLOT $CUDA_VISIBLE_DEVICES" >> "$WITNESS"
 sleep 0.1
-[ -e "$WITNESS.wait" ] && until [ -e "$WITNESS.end" ] || [ $SECONDS -gt 60 ]; do sleep 0.05; done
-echo "$(date +%s%N) end $SWEEPFW_SWEEP/$SWEEPFW_TRIAL $SWEEPFW_SLOT $CUDA_VISIBLE_DEVICES" >> "$WITNESS"
+[ -e "$WITNESS.wait" ] && until [ -e "$WITNESS.end" ] || [ $SECONDS -gt 250 ]; do sleep 0.05; done
+echo "end $SWEEPFW_SWEEP/$SWEEPFW_TRIAL $SWEEPFW_SLOT $CUDA_VISIBLE_DEVICES" >> "$WITNESS"
 """
 
 
@@ -67,17 +67,23 @@ class Machine:
 
     def started(self) -> list[list[str]]:
         """[sweep/trial, slot, GPUs] of every start so far."""
-        return [row[2:] for row in self.rows() if row[1] == "start"]
+        return [row[1:] for row in self.rows() if row[0] == "start"]
 
     def rows(self) -> list[list[str]]:
-        rows = [(line + " ").split(" ")[:5] for line in self.witness.read_text().splitlines()]
-        return sorted(rows, key=lambda row: int(row[0]))
+        return [(line + " ").split(" ")[:4] for line in self.witness.read_text().splitlines()]
+
+    def hold(self) -> None:
+        """Trials go on until `let_go`."""
+        Path(f"{self.witness}.wait").touch()
+
+    def let_go(self) -> None:
+        Path(f"{self.witness}.end").touch()
 
     def most_at_once(self) -> dict[str, int]:
         """How many trials shared each GPU at worst."""
         now: dict[str, int] = defaultdict(int)
         most: dict[str, int] = defaultdict(int)
-        for _, event, _, _, gpus in self.rows():
+        for event, _, _, gpus in self.rows():
             for gpu in gpus.split(","):
                 now[gpu] += 1 if event == "start" else -1
                 most[gpu] = max(most[gpu], now[gpu])
@@ -109,19 +115,26 @@ def project(machine: Machine, make_project: Callable[..., Path]) -> Callable[...
 
 def sleepers(machine: Machine) -> list[int]:
     told = subprocess.run(["ps", "-eo", "pid,args"], capture_output=True, text=True, check=True).stdout
-    return [int(line.split()[0]) for line in told.splitlines() if f"sleep 60.{machine.mark}" in line]
+    return [int(line.split()[0]) for line in told.splitlines() if f"sleep 600.{machine.mark}" in line]
 
 
 @pytest.mark.parametrize("jobs", [None, 8, 2])
 def test_a_slot_for_each_gpu(
-    jobs: int | None, machine: Machine, project: Callable[..., Path], sweepfw: Run
+    jobs: int | None,
+    machine: Machine,
+    project: Callable[..., Path],
+    start_sweepfw: Start,
+    wait_until: Wait,
 ) -> None:
     project(12)
-    told = sweepfw("run", "p", *(["-j", str(jobs)] if jobs else []), env=machine.environment())
-    assert told.returncode == 0, told.stderr
+    machine.hold()
+    run = start_sweepfw("run", "p", *(["-j", str(jobs)] if jobs else []), env=machine.environment())
+    slots = min(jobs or 4, 4)
+    wait_until(lambda: len(machine.started()) == slots)
+    machine.let_go()
+    assert run.wait(timeout=60) == 0, run.communicate()
     pairs = {(slot, gpus) for _, slot, gpus in machine.started()}
-    assert pairs <= {(str(n), uuid) for n, uuid in enumerate(machine.uuids[: jobs or 4])}
-    assert len(pairs) >= 2
+    assert pairs == {(str(n), uuid) for n, uuid in enumerate(machine.uuids[:slots])}
     assert set(machine.most_at_once().values()) == {1}
 
 
@@ -167,18 +180,21 @@ def test_two_workspaces_never_share_a_gpu(
     project: Callable[..., Path],
     start_sweepfw: Start,
     tmp_path: Path,
+    wait_until: Wait,
 ) -> None:
     project(16)
     other = tmp_path / "other"
     shutil.copytree(tmp_path / "workspace", other)
-    runs = [
-        start_sweepfw("run", "p", "--name", name, "-q", env=machine.environment(), cwd=place)
-        for name, place in [("a", tmp_path / "workspace"), ("b", other)]
-    ]
-    for run in runs:
-        assert run.wait(timeout=60) == 0, run.communicate()
+    machine.hold()
+    one = start_sweepfw("run", "p", "--name", "a", "-q", env=machine.environment())
+    wait_until(lambda: len(machine.started()) == 4)
+    with (tmp_path / "out").open("w") as out:
+        two = start_sweepfw("run", "p", "--name", "b", env=machine.environment(), cwd=other, stdout=out)
+    wait_until(lambda: "is used by another run" in (tmp_path / "out").read_text())  # it stands in line
+    machine.let_go()
+    for run in (one, two):
+        assert run.wait(timeout=90) == 0, run.communicate()
     assert len(machine.started()) == 32
-    assert len({name.split("/")[0] for name, _, _ in machine.started()[:12]}) == 2  # side by side
     assert set(machine.most_at_once().values()) == {1}
 
 
@@ -189,12 +205,13 @@ def test_a_gpu_that_others_use_is_waited_for(
     machine.take(0, 1, 2, 3)
     run = start_sweepfw("run", "p", env=machine.environment())
     wait_until(lambda: machine.asked() > 4)
-    before = machine.asked()
+    begun, before = time.monotonic(), machine.asked()
     time.sleep(2)
-    assert machine.asked() - before <= 8  # four slots, at most once a second
+    more = machine.asked() - before
+    assert more <= 4 * (time.monotonic() - begun)  # four slots, at most once a second
     assert machine.started() == []
     machine.take(0, 2, 3)
-    out, _ = run.communicate(timeout=60)
+    out, _ = run.communicate(timeout=90)
     assert run.returncode == 0
     assert {gpus for _, _, gpus in machine.started()} == {machine.uuids[1]}
     assert f"GPU 0 (Pretended) is used by process {os.getpid()}" in out
@@ -218,7 +235,7 @@ def test_orders_are_heard_while_gpus_are_waited_for(
         run.send_signal(signal.SIGINT)
     else:
         assert sweepfw(order, "p-1").returncode == 0
-    assert run.wait(timeout=6) == (130 if order == "interrupt" else 3)
+    assert run.wait(timeout=60) == (130 if order == "interrupt" else 3)
     assert machine.started() == []
 
 
@@ -236,8 +253,8 @@ def test_a_driver_that_hangs_holds_up_no_end(
     (machine.folder / "hangs").touch()
     wait_until(lambda: sleepers(machine))
     assert sweepfw("stop", "p-1").returncode == 0
-    assert run.wait(timeout=6) == 3
-    assert sleepers(machine) == []
+    assert run.wait(timeout=40) == 3  # the driver has 60 s
+    wait_until(lambda: not sleepers(machine))
 
 
 @pytest.mark.parametrize("verb", ["run", "resume"])
@@ -256,10 +273,10 @@ def test_a_driver_that_hangs_from_the_start_is_left_by_an_interrupt(
     run = start_sweepfw(verb, "p" if verb == "run" else "p-1", env=machine.environment())
     wait_until(lambda: len(sleepers(machine)) == 2)
     run.send_signal(signal.SIGINT)
-    out, err = run.communicate(timeout=6)
+    out, err = run.communicate(timeout=40)
     assert run.returncode == 130
     assert "Traceback" not in out + err
-    wait_until(lambda: not sleepers(machine), seconds=5)
+    wait_until(lambda: not sleepers(machine))
 
 
 def test_a_driver_that_fails(machine: Machine, project: Callable[..., Path], sweepfw: Run) -> None:

@@ -25,7 +25,7 @@ def _try(broker: Broker, user: str, act: Callable[[Any], object], password: str 
         else names.address(user, password, "127.0.0.1", broker.line.port)
     )
     with kombu.Connection(
-        address, connect_timeout=5, transport_options={"confirm_publish": True}
+        address, connect_timeout=60, transport_options={"confirm_publish": True}
     ) as connection:
         try:
             act(connection.channel())

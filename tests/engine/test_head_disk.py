@@ -80,7 +80,7 @@ def test_a_disk_that_failed_a_sync_is_read_anew(head: HeadProcess, disk: Disk) -
             submit(head, "meanwhile")
             head.ledger.flush()
     assert head.process is not None
-    until(lambda: head.process.poll() is not None, 30, "the head's end")
+    until(lambda: head.process.poll() is not None, what="the head's end")
     assert head.process.returncode not in (0, None)
     assert "the disk failed" in head.log.read_text()
     disk.become("whole")

@@ -48,7 +48,7 @@ class Flower:
     def stop(self) -> int:
         self.process.send_signal(signal.SIGTERM)
         try:
-            return self.process.wait(20)
+            return self.process.wait(60)
         finally:
             self.process.kill()
 
@@ -58,7 +58,7 @@ class Flower:
             shown = b64encode(f"sweepfw:{password}".encode()).decode()
             request.add_header("Authorization", f"Basic {shown}")
         try:
-            with urllib.request.urlopen(request, timeout=20) as answer:
+            with urllib.request.urlopen(request, timeout=60) as answer:
                 return answer.status, answer.read().decode()
         except urllib.error.HTTPError as error:
             return error.code, error.read().decode()
@@ -82,15 +82,21 @@ def flower(tmp_path: Path, broker: Broker, wait_until: WaitUntil) -> Iterator[Fl
     found.stop()
 
 
+def listened_to(broker: Broker) -> bool:
+    """Whether anybody hears what workers tell of trials."""
+    return any(consumers for name, (_, consumers) in broker.queues().items() if name.startswith("celeryev"))
+
+
 def test_it_shows_each_trial_as_one_task_to_who_has_the_password(
-    flower: Flower, head: HeadLab, work: Callable[..., WorkerLab], wait_until: WaitUntil
+    flower: Flower, broker: Broker, head: HeadLab, work: Callable[..., WorkerLab], wait_until: WaitUntil
 ) -> None:
     work("a")
     wait_until(flower.answers, 60)
     wait_until(lambda: "@sweepfw" in flower.get("/api/workers?refresh=1")[1], 60)
+    wait_until(lambda: listened_to(broker), 60)  # what is told before is heard by nobody
     sweep = head.submit("test $i -lt 3", 3)
     wait_until(lambda: all_ended(head, [sweep]), 60)
-    wait_until(lambda: sum(task["state"] in ("SUCCESS", "FAILURE") for task in flower.tasks()) == 3, 30)
+    wait_until(lambda: sum(task["state"] in ("SUCCESS", "FAILURE") for task in flower.tasks()) == 3, 60)
     told = sorted((task["name"], task["args"], task["kwargs"]) for task in flower.tasks())
     assert told == [(sweep.name, f"{sweep.name}/{n}", f"i={n}") for n in (1, 2, 3)]
     ends = {task["args"].partition("/")[2]: (task["state"], task["exception"]) for task in flower.tasks()}

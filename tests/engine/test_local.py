@@ -8,8 +8,8 @@ import random
 import signal
 import sqlite3
 import subprocess
-import time
 from collections.abc import Callable
+from fcntl import LOCK_NB, LOCK_SH, flock
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,8 @@ Start = Callable[..., "subprocess.Popen[str]"]
 Wait = Callable[..., None]
 
 MARK = f"{random.randrange(10**9):09}"
-SLEEP = f"sleep 60.{MARK}"
+SLEEP = f"sleep 600.{MARK}"
+UNTIL_END = 'until [ -e "$WITNESS.end" ] || [ $SECONDS -gt 250 ]; do sleep 0.05; done'
 
 
 @pytest.fixture
@@ -57,7 +58,7 @@ def marked() -> list[int]:
             line = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
         except OSError:
             continue
-        found += [pid] * (b"sleep" in line[0] and f"60.{MARK}".encode() in line)
+        found += [pid] * (b"sleep" in line[0] and f"600.{MARK}".encode() in line)
     return found
 
 
@@ -73,16 +74,33 @@ def children(pid: int) -> str:
     return Path(f"/proc/{pid}/task/{pid}/children").read_text()
 
 
+def lock(folder: Path, kind: str) -> bool:
+    """Whether anybody holds a lock of this kind on a sweep of the workspace."""
+    for path in (folder / ".sweepfw/locks").glob(f"*.{kind}"):
+        with path.open() as file:
+            try:
+                flock(file, LOCK_SH | LOCK_NB)
+            except BlockingIOError:
+                return True
+    return False
+
+
 # -- runs that were killed -----------------------------------------------------------------------------
 
 
 def test_stop_settles_a_sweep_whose_run_was_killed(
-    project: Callable[..., Path], start_sweepfw: Start, sweepfw: Run, show: Any, wait_until: Wait
+    project: Callable[..., Path],
+    start_sweepfw: Start,
+    sweepfw: Run,
+    show: Any,
+    wait_until: Wait,
+    workspace_folder: Path,
 ) -> None:
     witness = project(SLEEP, settings="grace: 0")
     run = start_sweepfw("run", "p", "-j", "2")
     wait_until(lambda: witness.read_text().count("start") == 2)
     run.kill()
+    wait_until(lambda: not lock(workspace_folder, "lock"))  # `stop` itself waits 5 s for that
     assert sweepfw("stop", "p-1").returncode == 0
     assert marked() == []
     told = show()
@@ -91,12 +109,18 @@ def test_stop_settles_a_sweep_whose_run_was_killed(
 
 
 def test_stop_of_one_trial_settles_the_others(
-    project: Callable[..., Path], start_sweepfw: Start, sweepfw: Run, show: Any, wait_until: Wait
+    project: Callable[..., Path],
+    start_sweepfw: Start,
+    sweepfw: Run,
+    show: Any,
+    wait_until: Wait,
+    workspace_folder: Path,
 ) -> None:
     witness = project(f'[ -e "$WITNESS.again" ] || {SLEEP}')
     run = start_sweepfw("run", "p", "-j", "2")
     wait_until(lambda: witness.read_text().count("start") == 2)
     run.kill()
+    wait_until(lambda: not lock(workspace_folder, "lock"))
     assert sweepfw("stop", "p-1/1").returncode == 0
     told = show()
     assert (told["state"], told["counts"]) == ("queued", {"queued": 2, "cancelled": 1})
@@ -149,18 +173,17 @@ def test_a_suspect_runs_alone(project: Callable[..., Path], sweepfw: Run, show: 
 def test_a_keeper_killed_while_idle_costs_no_attempt(
     project: Callable[..., Path], start_sweepfw: Start, sweepfw: Run, show: Any, wait_until: Wait
 ) -> None:
-    witness = project(
-        '[ "$i" = 1 ] && until [ -e "$WITNESS.end" ] || [ $SECONDS -gt 60 ]; do sleep 0.05; done; true', 2
-    )
+    witness = project(f'[ "$i" = 1 ] && {UNTIL_END}; true', 2)
     run = start_sweepfw("run", "p", "-j", "2")
     wait_until(lambda: witness.read_text().count("start") == 2)
+    wait_until(lambda: show()["counts"].get("succeeded") == 1)
     wait_until(lambda: [bool(children(pid)) for pid in keepers(run)].count(False) == 1)
     [idle] = [pid for pid in keepers(run) if not children(pid)]
     os.kill(idle, signal.SIGKILL)
     assert sweepfw("extend", "p-1", "--set", "i=3,4").returncode == 0
     wait_until(lambda: show()["counts"].get("succeeded") == 3)
     Path(f"{witness}.end").touch()
-    assert run.wait(timeout=20) == 0
+    assert run.wait(timeout=60) == 0
     assert [len(trial["attempts"]) for trial in show()["trials"]] == [1] * 4
 
 
@@ -170,27 +193,25 @@ def test_a_keeper_killed_while_idle_costs_no_attempt(
 def test_a_pause_is_taken_back_while_the_last_trials_run(
     project: Callable[..., Path], start_sweepfw: Start, sweepfw: Run, show: Any, wait_until: Wait
 ) -> None:
-    witness = project(
-        '[ "$i" = 1 ] && until [ -e "$WITNESS.end" ] || [ $SECONDS -gt 60 ]; do sleep 0.05; done; true'
-    )
+    witness = project(f'[ "$i" = 1 ] && {UNTIL_END}; true')
     run = start_sweepfw("run", "p", "-j", "1")
     wait_until(lambda: "start 1" in witness.read_text())
     assert sweepfw("pause", "p-1").returncode == 0
     assert "runs already" in sweepfw("resume", "p-1").stdout
     Path(f"{witness}.end").touch()
-    assert run.wait(timeout=20) == 0
+    assert run.wait(timeout=60) == 0
     assert show()["state"] == "done"
 
 
 def test_a_pause_before_the_last_end_leaves_nothing_to_resume(
     project: Callable[..., Path], start_sweepfw: Start, sweepfw: Run, show: Any, wait_until: Wait
 ) -> None:
-    witness = project('until [ -e "$WITNESS.end" ] || [ $SECONDS -gt 60 ]; do sleep 0.05; done', 1)
+    witness = project(UNTIL_END, 1)
     run = start_sweepfw("run", "p")
     wait_until(witness.read_text)
     assert sweepfw("pause", "p-1").returncode == 0
     Path(f"{witness}.end").touch()
-    assert run.wait(timeout=20) == 0
+    assert run.wait(timeout=60) == 0
     assert show()["state"] == "done"
 
 
@@ -202,20 +223,20 @@ def test_nothing_is_handed_to_a_run_that_takes_nothing(
     sweepfw: Run,
     show: Any,
     wait_until: Wait,
+    workspace_folder: Path,
 ) -> None:
     """One that waits for the grace of its last trials, and one that was given --only."""
-    script = 'trap "" TERM; until [ -e "$WITNESS.end" ] || [ $SECONDS -gt 60 ]; do sleep 0.05; done'
-    witness = project(script, settings="grace: 60")
+    witness = project(f'trap "" TERM; echo deaf >> "$WITNESS"; {UNTIL_END}', settings="grace: 250")
     run = start_sweepfw("run", "p", "-j", "1", *(["--only", "1"] if how == "only" else []))
-    wait_until(witness.read_text)
+    wait_until(lambda: "deaf" in witness.read_text())
     if how == "interrupted":
         run.send_signal(signal.SIGTERM)
-        time.sleep(0.5)
+        wait_until(lambda: not lock(workspace_folder, "live"))
     told = sweepfw("extend", "p-1", "--set", "i=7")
     assert (told.returncode, told.stderr.count("\n")) == (75, 1)
     assert "sweepfw resume p-1" in told.stderr
     Path(f"{witness}.end").touch()
-    assert run.wait(timeout=20) == (130 if how == "interrupted" else 0)
+    assert run.wait(timeout=60) == (130 if how == "interrupted" else 0)
     assert sweepfw("resume", "p-1").returncode == 0
     assert show()["counts"] == {"succeeded": 4}
 
@@ -263,7 +284,7 @@ def test_an_interrupt_while_the_environment_is_built(
     assert "building the environment" in run.stdout.readline()  # told while it is built, not after
     wait_until(began.exists)
     run.send_signal(signal.SIGINT)
-    out, err = run.communicate(timeout=20)
+    out, err = run.communicate(timeout=60)
     assert (run.returncode, err) == (130, "")
     assert "to go on: sweepfw resume p-1" in out
     assert marked() == []
@@ -280,25 +301,23 @@ def test_a_reader_that_does_not_read_holds_nobody_up(
     wait_until(witness.read_text)
     wait_until(lambda: show()["counts"] == {"succeeded": 6})
     assert run.poll() is None
-    out, _ = run.communicate(timeout=20)
+    out, _ = run.communicate(timeout=60)
     assert run.returncode == 0
     assert out.count(" 399 400\n") == 600
 
 
 def test_two_interrupts_end_a_run_that_nobody_reads(
-    project: Callable[..., Path], start_sweepfw: Start, show: Any, wait_until: Wait
+    project: Callable[..., Path], start_sweepfw: Start, show: Any, wait_until: Wait, workspace_folder: Path
 ) -> None:
-    witness = project(
-        f"trap '' TERM; for n in {{1..300}}; do echo $n {{1..400}}; done; {SLEEP}", 2, "grace: 99"
-    )
+    project(f"trap '' TERM; for n in {{1..300}}; do echo $n {{1..400}}; done; {SLEEP}", 2, "grace: 300")
     run = start_sweepfw("run", "p", "-j", "2", "--logs", "all")
-    wait_until(lambda: len(marked()) == 2 and witness.read_text())
-    for _ in range(2):
-        run.send_signal(signal.SIGINT)
-        time.sleep(0.3)
-    wait_until(lambda: not marked(), seconds=5)
-    wait_until(lambda: show()["state"] == "queued", seconds=5)
-    run.communicate(timeout=20)
+    wait_until(lambda: len(marked()) == 2)
+    run.send_signal(signal.SIGINT)
+    wait_until(lambda: not lock(workspace_folder, "live"))  # it has heard the first: two at once may be one
+    run.send_signal(signal.SIGINT)
+    wait_until(lambda: not marked())
+    wait_until(lambda: show()["state"] == "queued")
+    run.communicate(timeout=60)
     assert run.returncode == 130
 
 
@@ -306,15 +325,16 @@ def test_debug_leaves_interrupts_to_the_command(
     project: Callable[..., Path], sweepfw: Run, start_sweepfw: Start, wait_until: Wait
 ) -> None:
     witness = project(
-        "trap 'exit 7' INT; [ -e \"$WITNESS.debug\" ] && while [ $SECONDS -lt 60 ]; do sleep 0.05; done", 1
+        "trap 'exit 7' INT; echo ready >> \"$WITNESS\"\n"
+        '[ -e "$WITNESS.debug" ] && while [ $SECONDS -lt 250 ]; do sleep 0.05; done',
+        1,
     )
     assert sweepfw("run", "p").returncode == 1
     Path(f"{witness}.debug").touch()
     run = start_sweepfw("debug", "p-1/1", start_new_session=True)
-    wait_until(lambda: witness.read_text().count("start") == 2)
-    time.sleep(0.2)
+    wait_until(lambda: witness.read_text().count("ready") == 2)
     os.killpg(run.pid, signal.SIGINT)
-    assert run.wait(timeout=20) == 7
+    assert run.wait(timeout=60) == 7
 
 
 # -- beside the run ------------------------------------------------------------------------------------

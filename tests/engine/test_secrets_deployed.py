@@ -136,7 +136,7 @@ def test_a_run_that_dies_before_it_submits_leaves_no_sweep(
         patch.setattr(type(head.ledger), "submit", silent)
         run = start_sweepfw("run", "kept")
         until(lambda: submitting, what="a sweep to be submitted")
-        run.wait(20)
+        run.wait(60)
     assert [sweep.name for sweep in head.ledger.sweeps()] == before
     assert kept(head).keys() - came == {submitting[0]}
     os.utime(head.place.state / "secrets" / submitting[0], (1, 1))

@@ -137,10 +137,10 @@ def test_a_worker_that_was_killed_leaves_none_and_its_successor_asks_again(
     worker.kill()
     until(lambda: not worker.locked(), what="an end of all that it started")
     (folder,) = folders(head)
-    until(lambda: not Path(folder).exists(), 15, "an end of the folder in memory")
+    until(lambda: not Path(folder).exists(), what="an end of the folder in memory")
     look_everywhere(cage, head, worker)
     worker.start()
-    ended(head, sweep, seconds=60)
+    ended(head, sweep)
     assert head.states(sweep) == ["succeeded"]
     cage.empty()
 

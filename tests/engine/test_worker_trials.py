@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import time
 
 from worker_fixtures import MARK, SLEEP, Work, ended
 from worker_lab import HeadLab, processes, requirements, until
@@ -64,7 +63,7 @@ def test_output_arrives_while_a_trial_runs_and_a_long_one_in_order(head: HeadLab
     go = head.folder / "go"
     script = f"echo first; until [ -e {go} ]; do sleep 0.05; done; seq 1 30000"
     sweep = head.submit(script, log_limit=100_000)
-    until(lambda: head.log(sweep) == b"first\n", 5, "the first line")
+    until(lambda: head.log(sweep) == b"first\n", what="the first line")
     go.touch()
     ended(head, sweep)
     there = worker.place.attempt(sweep.name, 1, 1) / "output.log"
@@ -75,12 +74,15 @@ def test_output_arrives_while_a_trial_runs_and_a_long_one_in_order(head: HeadLab
 def test_each_trial_runs_once_over_two_hosts(head: HeadLab, work: Work) -> None:
     for host in ("a", "b"):
         work(host)
-    witness = head.folder / "witness"
-    sweep = head.submit(f'echo "$i" >> {witness}; sleep 0.05', 24)
+    witness, go = head.folder / "witness", head.folder / "go"
+    witness.touch()
+    sweep = head.submit(f'echo "$i" >> {witness}; until [ -e {go} ]; do sleep 0.05; done', 24)
+    until(lambda: len(witness.read_text().split()) == 4, what="as many as there are slots")
+    go.touch()
     ended(head, sweep)
     assert sorted(map(int, witness.read_text().split())) == list(range(1, 25))
     assert {attempt.host for attempt in head.attempts(sweep)} == {"a", "b"}
-    until(lambda: head.ledger.sweep(sweep.uid).state == "done", 5)
+    until(lambda: head.ledger.sweep(sweep.uid).state == "done")
 
 
 # -- environments --------------------------------------------------------------------------------------
@@ -97,8 +99,15 @@ def test_an_environment_is_resolved_once_for_all_hosts(head: HeadLab, work: Work
         ),
         "tiny/backend.py": BACKEND,
     }
-    script = 'sleep 0.3; python -c "import tiny; print(tiny.WORD)"'
+    witness, go = head.folder / "witness", head.folder / "go"
+    witness.touch()
+    script = (
+        f"echo $i >>{witness}; until [ -e {go} ]; do sleep 0.05; done\n"
+        'python -c "import tiny; print(tiny.WORD)"'
+    )
     sweep = head.submit(script, 8, files=package, environment=requirements())
+    until(lambda: len(witness.read_text().split()) == 4, 120, "as many as there are slots")
+    go.touch()
     ended(head, sweep, seconds=120)
     assert head.states(sweep) == ["succeeded"] * 8, head.log(sweep)
     assert all(head.log(sweep, n) == b"tiny as it is\n" for n in range(1, 9))
@@ -113,7 +122,7 @@ def test_what_builders_say_is_the_output_of_a_trial_that_could_not_be_set_up(
     work("a")
     files = {"requirements.txt": "./nowhere\n"}
     sweep = head.submit("echo never", files=files, environment=requirements())
-    ended(head, sweep, seconds=60)
+    ended(head, sweep, seconds=120)
     [attempt] = head.attempts(sweep)
     assert (attempt.state, attempt.reason) == ("failed", "setup failed")
     assert b"nowhere" in head.log(sweep) and b"never" not in head.log(sweep)
@@ -156,9 +165,11 @@ def test_each_trial_has_its_own_gpu_and_none_that_others_use(head: HeadLab, work
     at_once.mkdir()
     script = (
         f"mkdir {at_once}/$CUDA_VISIBLE_DEVICES || exit 9\necho $CUDA_VISIBLE_DEVICES\n"
-        f"sleep 0.3; rmdir {at_once}/$CUDA_VISIBLE_DEVICES"
+        f"until [ -e {head.folder}/go ]; do sleep 0.05; done; rmdir {at_once}/$CUDA_VISIBLE_DEVICES"
     )
     sweep = head.submit(script, 9)
+    until(lambda: len(list(at_once.iterdir())) == 3, what="one on each")
+    (head.folder / "go").touch()
     ended(head, sweep)
     assert head.states(sweep) == ["succeeded"] * 9
     used = {head.log(sweep, n).decode().strip() for n in range(1, 10)}
@@ -177,7 +188,7 @@ def test_a_gpu_that_others_took_meanwhile_is_given_back(head: HeadLab, work: Wor
     assert [gpu.uuid for gpu in worker.advert.gpus] == ["GPU-1111"] and worker.advert.slots == 1
     (head.folder / "taken").write_text("GPU-1111, 4711, 500\n")
     sweep = head.submit("echo $CUDA_VISIBLE_DEVICES")
-    until(lambda: head.desk.status().workers[0].advert.gpus[0].pids, 10, "the head hears of it")
+    until(lambda: head.desk.status().workers[0].advert.gpus[0].pids, what="the head hears of it")
     assert head.states(sweep) == ["queued"] and head.attempts(sweep) == []
 
 
@@ -185,13 +196,11 @@ def test_a_gpu_that_others_took_meanwhile_is_given_back(head: HeadLab, work: Wor
 
 
 def test_stop_reaches_a_running_trial_at_once(head: HeadLab, work: Work) -> None:
-    work("a", slots=1, renew=8)  # so that it is no renewal that tells it
+    work("a", slots=1, renew=3600)  # so that it is no renewal that tells it
     sweep = head.submit(f"echo here; {SLEEP} & {SLEEP}", 2)
     until(lambda: head.log(sweep) == b"here\n")
-    begun = time.monotonic()
     head.ledger.stop(sweep.uid)
-    ended(head, sweep, seconds=10)
-    assert time.monotonic() - begun < 2
+    ended(head, sweep)
     assert processes(MARK) == []
     assert head.states(sweep) == ["cancelled"] * 2
 
@@ -204,11 +213,11 @@ def test_stop_reaches_a_trial_whose_environment_is_built(head: HeadLab, work: Wo
         "slow/b.py": f"import subprocess\nsubprocess.run(['sleep', '{MARK}'])\n",
     }
     sweep = head.submit("echo never", files=files, environment=requirements())
-    until(lambda: processes(MARK), 30, "the builder")
+    until(lambda: processes(MARK), what="the builder")
     head.ledger.stop(sweep.uid)
-    ended(head, sweep, seconds=5)
+    ended(head, sweep)
     assert head.states(sweep) == ["cancelled"]
-    until(lambda: processes(MARK) == [], 5, "the builder's end")
+    until(lambda: processes(MARK) == [], what="the builder's end")
 
 
 def test_a_removed_sweep_leaves_nothing_on_its_hosts(head: HeadLab, work: Work) -> None:
@@ -217,5 +226,5 @@ def test_a_removed_sweep_leaves_nothing_on_its_hosts(head: HeadLab, work: Work) 
     until(lambda: head.log(sweep) == b"here\n")
     assert worker.place.run(sweep.name).is_dir()
     head.desk.forget(sweep.uid)
-    until(lambda: not worker.place.run(sweep.name).exists(), 10, "its folder's end")
+    until(lambda: not worker.place.run(sweep.name).exists(), what="its folder's end")
     assert processes(MARK) == []

@@ -12,7 +12,7 @@ import pytest
 from broker_lab import Broker
 from worker_lab import HeadLab, WorkerLab, all_ended, processes, until
 
-MARK = f"60.{os.getpid()}{time.time_ns() % 10**6:06}"
+MARK = f"600.{os.getpid()}{time.time_ns() % 10**6:06}"  # they do not end before a test gives up
 SLEEP = f"sleep {MARK}"
 
 Work = Callable[..., WorkerLab]
@@ -46,8 +46,8 @@ def announced(head: HeadLab, worker: WorkerLab) -> None:
     def known() -> bool:
         return any(each.worker.host == worker.host and each.alive for each in head.desk.status().workers)
 
-    until(known, what=f"{worker.host} announced: {worker.log.read_text()}")
+    until(known, what=lambda: f"{worker.host} announced: {worker.log.read_text()}")
 
 
-def ended(head: HeadLab, *sweeps: Any, seconds: float = 30) -> None:
+def ended(head: HeadLab, *sweeps: Any, seconds: float = 60) -> None:
     until(lambda: all_ended(head, sweeps), seconds, "all trials ended")

@@ -35,10 +35,11 @@ START = """
 import json, sys, faulthandler, signal; faulthandler.register(signal.SIGUSR2)
 from pathlib import Path
 from sweepfw.core.deployment import WorkerSettings
-from sweepfw.engine.worker import main
+from sweepfw.engine import worker
 told = json.loads(Path(sys.argv[1]).read_text())
 told["service"] = tuple(told["service"])
-main(WorkerSettings(**told), Path(sys.argv[2]))
+worker.PARTING = float(sys.argv[3])
+worker.main(WorkerSettings(**told), Path(sys.argv[2]))
 """
 
 
@@ -60,9 +61,10 @@ def make_certificate(folder: Path) -> None:
 
 
 class HeadLab:
-    """The head's parts, put together as the head does. Its service is reached through a line to cut."""
+    """The head's parts, put together as the head does. Its service is reached through a line to cut. No lease
+    runs out because a machine is slow."""
 
-    def __init__(self, folder: Path, broker: Broker, *, lease: float = 10, renew: float = 1) -> None:
+    def __init__(self, folder: Path, broker: Broker, *, lease: float = 300, renew: float = 1) -> None:
         self.folder, self.broker, self.lease, self.renew = folder, broker, lease, renew
         self.place = Workspace(folder / "head")
         self.place.root.mkdir(parents=True)
@@ -150,9 +152,12 @@ class HeadLab:
 
 
 class WorkerLab:
-    """A host's worker: its state stays when its process is killed and started again."""
+    """A host's worker: its state stays when its process is killed and started again. `parting`: seconds that
+    it has, when it is told to stop, to tell the head of its trials' ends."""
 
-    def __init__(self, head: HeadLab, host: str, *, path: str | None = None, **settings: Any) -> None:
+    def __init__(
+        self, head: HeadLab, host: str, *, path: str | None = None, parting: float = 60, **settings: Any
+    ) -> None:
         self.head, self.host = head, host
         self.root = head.folder / f"host-{host}"
         self.root.mkdir(exist_ok=True)
@@ -174,6 +179,7 @@ class WorkerLab:
         self._settings.write_text(json.dumps(told._asdict()))
         self._env = {name: os.environ[name] for name in ("PATH", "LANG", "HOME") if name in os.environ}
         self._env |= {"PATH": path} if path else {}
+        self._command = [sys.executable, "-c", START, str(self._settings), str(self.root), str(parting)]
         self.log = self.root / "log"
         self.process: subprocess.Popen[bytes] | None = None
         self.start()
@@ -181,7 +187,7 @@ class WorkerLab:
     def start(self) -> None:
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-c", START, str(self._settings), str(self.root)],
+                self._command,
                 env=self._env,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -200,7 +206,7 @@ class WorkerLab:
         assert self.process is not None
         self.process.send_signal(number)
 
-    def wait(self, seconds: float = 30) -> int:
+    def wait(self, seconds: float = 90) -> int:
         assert self.process is not None
         return self.process.wait(seconds)
 
@@ -210,7 +216,7 @@ class WorkerLab:
             self.process.send_signal(signal.SIGCONT)
             self.process.terminate()
             try:
-                self.process.wait(15)
+                self.process.wait(90)
             except subprocess.TimeoutExpired:
                 self.process.kill()
                 self.process.wait()
@@ -228,12 +234,14 @@ class WorkerLab:
         return False
 
 
-def until(told: Callable[[], object], seconds: float = 30, what: object = "") -> None:
+def until(told: Callable[[], object], seconds: float = 60, what: object = "") -> None:
     """`what` may be a call that tells how things stand by then."""
     deadline = time.monotonic() + seconds
+    late = False  # asked before `told`: a process that stood still meanwhile gets another look
     while not told():
-        if time.monotonic() > deadline:
+        if late:
             raise AssertionError(f"not within {seconds} s: {what() if callable(what) else what}")
+        late = time.monotonic() > deadline
         time.sleep(0.02)
 
 
