@@ -14,7 +14,9 @@ from pathlib import Path
 import pytest
 from ports import free_port
 
+from sweepfw.core.command import cmd
 from sweepfw.core.deployment import Host
+from sweepfw.errors import SweepError
 from sweepfw.shell.access import Access
 from sweepfw.shell.host_keys import HostKey, _key, add_key, lookup_name
 
@@ -129,3 +131,24 @@ def _children(pid: int) -> list[int]:
             if int(entry.read_text().rpartition(")")[2].split()[1]) == pid:
                 found.append(int(entry.parent.name))
     return found
+
+
+def whoami(host: Host, access: Access) -> str:
+    from sweepfw.shell.ssh import SshShell
+
+    shell = SshShell.open(host, access)
+    try:
+        return shell.run(cmd("id", "-un")).text.strip()
+    finally:
+        shell.close()
+
+
+def said(host: Host, access: Access) -> str:
+    """The one line of what stands in the way."""
+    from sweepfw.shell.ssh import SshShell
+
+    with pytest.raises(SweepError) as caught:
+        SshShell.open(host, access)
+    assert "\n" not in str(caught.value) and host.name in str(caught.value)
+    assert caught.value.exit_code == 4
+    return str(caught.value)

@@ -89,19 +89,6 @@ def test_what_ssh_says(said: str, means: str) -> None:
 
 
 @pytest.fixture
-def machines(tmp_path: Path) -> Iterator[Callable[..., Sshd]]:
-    started: list[Sshd] = []
-
-    def start(name: str, *lines: str, **fields: object) -> Sshd:
-        started.append(Sshd(tmp_path / name, *lines, **fields).start())  # type: ignore[arg-type]  # its own
-        return started[-1]
-
-    yield start
-    for sshd in started:
-        sshd.cut()
-
-
-@pytest.fixture
 def echo() -> Iterator[int]:
     """A server that says everything back; its port."""
     server = socket.create_server(("127.0.0.1", 0))
@@ -131,9 +118,9 @@ def wire(host: Host, access: Access, port: int) -> Wire:
 
 @needs_sshd
 def test_a_wire_carries_and_ends(
-    machines: Callable[..., Sshd], echo: int, wait_until: Callable[..., None]
+    start: Callable[..., Sshd], echo: int, wait_until: Callable[..., None]
 ) -> None:
-    sshd = machines("sshd")
+    sshd = start("sshd")
     line = wire(sshd.host(), sshd.access(), echo)
     line.socket.sendall(b"hello")
     assert line.socket.recv(100) == b"hello"
@@ -148,8 +135,8 @@ def test_a_wire_carries_and_ends(
 
 
 @needs_sshd
-def test_a_wire_through_a_jump_host(machines: Callable[..., Sshd], echo: int, tmp_path: Path) -> None:
-    jump, target = machines("jump"), machines("target")
+def test_a_wire_through_a_jump_host(start: Callable[..., Sshd], echo: int, tmp_path: Path) -> None:
+    jump, target = start("jump"), start("target")
     config = tmp_path / "config"
     config.write_text(
         f"Host there\n  HostName 127.0.0.1\n  Port {target.port}\n  User {USER}\n  ProxyJump between\n"
@@ -177,8 +164,8 @@ def test_a_wire_through_a_jump_host(machines: Callable[..., Sshd], echo: int, tm
 
 
 @needs_sshd
-def test_a_wire_to_where_nobody_is(machines: Callable[..., Sshd], wait_until: Callable[..., None]) -> None:
-    sshd = machines("sshd")
+def test_a_wire_to_where_nobody_is(start: Callable[..., Sshd], wait_until: Callable[..., None]) -> None:
+    sshd = start("sshd")
     line = wire(sshd.host(), sshd.access(), free_port())
     assert line.socket.recv(1) == b""
     wait_until(lambda: line.ended)
@@ -188,8 +175,8 @@ def test_a_wire_to_where_nobody_is(machines: Callable[..., Sshd], wait_until: Ca
 
 
 @needs_sshd
-def test_what_keeps_a_wire_from_being(machines: Callable[..., Sshd], tmp_path: Path) -> None:
-    sshd = machines("sshd")
+def test_what_keeps_a_wire_from_being(start: Callable[..., Sshd], tmp_path: Path) -> None:
+    sshd = start("sshd")
     with pytest.raises(UnreachableError, match="not known any more"):
         wire(sshd.host(), sshd.access(known=False), 1)
     with pytest.raises(UnreachableError, match=f"login as {USER} was refused"):
@@ -204,8 +191,8 @@ def test_what_keeps_a_wire_from_being(machines: Callable[..., Sshd], tmp_path: P
 
 
 @needs_sshd
-def test_a_command_through_ssh(machines: Callable[..., Sshd]) -> None:
-    sshd = machines("sshd")
+def test_a_command_through_ssh(start: Callable[..., Sshd]) -> None:
+    sshd = start("sshd")
     access = sshd.access()
     command = run_command(
         resolve(sshd.host(), access, LocalShell()), access, cmd("printf", "%s|", "a b", "$(id)", "'")
