@@ -111,16 +111,18 @@ def test_the_disk_fills_while_a_sweep_runs(
     tmp_path: Path,
 ) -> None:
     """Ledger, folders, outcomes: whichever write is the first to fail, the run ends with one line."""
-    witness = tmp_path / "witness"
+    witness, go = tmp_path / "witness", tmp_path / "go"
+    wait = f"test $SWEEPFW_TRIAL -lt 10 || until test -e {go}; do sleep 0.02; done"
     make_project(
         "many",
-        f"command: [sh, -c, 'sleep 0.02; echo $SWEEPFW_TRIAL >> {witness}']\nmax_failures: 0\n",
+        f"command: [sh, -c, '{wait}; echo $SWEEPFW_TRIAL >> {witness}']\nmax_failures: 0\n",
         "i: !!python/tuple [0, 200]\n",
     )
     process = start_sweepfw("run", "many", "-j", "2")
     wait_until(lambda: witness.exists() and witness.read_text().count("\n") > 5, what="some trials")
     ballast = fill(small_disk)
-    out, errors = process.communicate(timeout=60)
+    go.touch()
+    out, errors = process.communicate(timeout=120)
     assert process.returncode in (1, 3), (process.returncode, out, errors)
     assert "Traceback" not in errors and "bug" not in errors, errors
     if process.returncode == 3:
@@ -172,5 +174,5 @@ def test_output_to_a_full_disk(
     make_project("p", "command: [sh, -c, 'seq 100']", "i: !!python/tuple [0, 10]")
     with open("/dev/full", "w") as full:
         process = start_sweepfw("run", "p", "-j", "1", stdout=full)
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=120)
     assert (process.returncode, errors) == (0, "")

@@ -16,12 +16,11 @@ from typing import Any
 import pytest
 
 SOON = 1.0  # seconds within which an order works, on a machine that has nothing else to do
-PATIENCE = 5.0  # what a busy machine gets
 
 # A trial tells that it began, and goes on when its number is called; then it ends as it is told there.
 GATED = """
 echo "$SWEEPFW_TRIAL" >> "$ROOM/begun"
-for i in $(seq 3000); do test -e "$ROOM/go-$SWEEPFW_TRIAL" && break; sleep 0.02; done
+for i in $(seq 10000); do test -e "$ROOM/go-$SWEEPFW_TRIAL" && break; sleep 0.02; done
 exit "$(cat "$ROOM/go-$SWEEPFW_TRIAL")"
 """
 
@@ -76,7 +75,7 @@ def timed(wait_until: Callable[..., None], record_property: Callable[..., None])
 
     def wait(predicate: Callable[[], object], what: str) -> None:
         start = time.monotonic()
-        wait_until(predicate, seconds=PATIENCE, what=what)
+        wait_until(predicate, what=what)
         seconds = time.monotonic() - start
         record_property(what, f"{seconds:.2f} s")
         print(f"{what}: {seconds:.2f} s" + (" (late)" if seconds > SOON else ""))
@@ -135,7 +134,7 @@ def test_stop_one_trial(room: Room, start_sweepfw: Start, wait_until: Wait, time
     timed(lambda: 3 in room.begun(), "stop of a trial: the next one begins")
     room.order("stop", "gated-1/5")
     room.end(2, 3, 4, 6)
-    assert run.wait(20) == 3, run.communicate()
+    assert run.wait(60) == 3, run.communicate()
     assert [n for n, state in room.states().items() if state == "cancelled"] == [1, 5]
     assert 5 not in room.begun()
 
@@ -154,7 +153,7 @@ def test_retry_and_extend_a_live_run(room: Room, start_sweepfw: Start, wait_unti
     run = start_sweepfw("run", "gated", "-j", "2", "--only", "1,2")
     wait_until(lambda: len(room.begun()) == 2)
     run.send_signal(signal.SIGINT)
-    assert run.wait(20) == 130
+    assert run.wait(60) == 130
     run = start_sweepfw("resume", "gated-1", "-j", "2")
     wait_until(lambda: len(room.begun()) == 4)
     room.end(1, code=7)
@@ -169,7 +168,7 @@ def test_retry_and_extend_a_live_run(room: Room, start_sweepfw: Start, wait_unti
     assert "2 combinations added" in room.order("extend", "gated-1", "--set", "i=1,7,8")
     timed(lambda: 7 in room.begun(), "extend")
     room.end(2, 7, 8)
-    out, errors = run.communicate(timeout=20)
+    out, errors = run.communicate(timeout=60)
     assert (run.returncode, errors) == (3, ""), out
     assert room.states() == {1: "cancelled"} | dict.fromkeys(range(2, 9), "succeeded")
 
@@ -185,10 +184,10 @@ def test_detach_and_attach(room: Room, start_sweepfw: Start, wait_until: Wait, t
         wait_until(lambda name=name: "following gated-1" in (tmp_path / name).read_text())
     room.end(1)
     left.send_signal(signal.SIGINT)
-    assert left.wait(10) == 130 and "it goes on" in left.communicate()[1]
+    assert left.wait(60) == 130 and "it goes on" in left.communicate()[1]
     room.end(2, 3, 4, 6)
     room.end(5, code=1)
-    _, errors = follow.communicate(timeout=20)
+    _, errors = follow.communicate(timeout=60)
     out = (tmp_path / "follow").read_text()
     assert (follow.returncode, errors) == (1, ""), out
     assert "gated-1/5 failed: exit 1" in out and out.count("succeeded after") >= 4
@@ -201,7 +200,7 @@ def test_detach_and_attach(room: Room, start_sweepfw: Start, wait_until: Wait, t
 def test_two_runs_at_once(room: Room, start_sweepfw: Start, wait_until: Wait) -> None:
     runs = [start_sweepfw("run", "gated", "-j", "1", "-q") for _ in range(3)]
     room.end(1, 2, 3, 4, 5, 6)
-    assert [run.wait(30) for run in runs] == [0, 0, 0]
+    assert [run.wait(60) for run in runs] == [0, 0, 0]
     assert sorted(room.begun()) == sorted([1, 2, 3, 4, 5, 6] * 3)
     assert {s["sweep"] for s in json.loads(room.order("ls", "--json"))} == {"gated-1", "gated-2", "gated-3"}
 
@@ -232,7 +231,7 @@ def test_the_project_changes_and_goes(
     shutil.rmtree(project)
     room.end(3, 4, 5, 6)
     room.end(2, code=1)
-    assert run.wait(20) == 1, run.communicate()
+    assert run.wait(60) == 1, run.communicate()
     assert [n for n, state in room.states().items() if state != "succeeded"] == [2]
     done = room.sweepfw("retry", "gated-1", "--current-code")
     assert done.returncode == 2 and "is not there any more" in done.stderr, done
@@ -256,7 +255,7 @@ REASONS = {
     "exit 3": ("exit 3", ""),
     "signal 9": ("kill -9 $$", ""),
     "signal 11": ("kill -SEGV $$", ""),
-    "timeout": ("exec sleep 60", "timeout: 0.3\n"),
+    "timeout": ("exec sleep 600", "timeout: 0.3\n"),
     "gpu out of memory": (
         "echo torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2 GiB; exit 1",
         "",

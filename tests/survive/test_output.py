@@ -20,9 +20,9 @@ LIMIT = 1_000_000
 BLOCK = 1 << 16
 MOST = 100_000  # kB that the command line may take; a keeper takes a fraction
 
-# Numbered blocks, so that every byte tells where it was. Without a newline anywhere.
+# Numbered blocks, so that every byte tells where it was. Without a newline anywhere. Ends once it was seen.
 FLOOD = f"""
-import os, sys
+import os, sys, time
 left = int(sys.argv[1].partition("=")[2])
 number = 0
 while left > 0:
@@ -31,8 +31,15 @@ while left > 0:
         sent = os.write(1, data)
         left, data = left - sent, data[sent:]
     number += 1
+room = os.environ["ROOM"]
+open(room + "/flooded", "w").close()
+end = time.monotonic() + 200
+while not os.path.exists(room + "/seen") and time.monotonic() < end:
+    time.sleep(0.05)
 """
-PROJECT = f"command: [python, flood.py]\nlog_limit: {LIMIT}\nmetrics: [loss]\n"
+PROJECT = (
+    f"command: [python, flood.py]\nlog_limit: {LIMIT}\nmetrics: [loss]\nvariables: {{{{ROOM: '{{}}'}}}}\n"
+)
 
 
 def flood(start: int, end: int) -> bytes:
@@ -61,14 +68,17 @@ def test_a_gigabyte_without_a_newline(
     workspace_folder: Path,
     tmp_path: Path,
 ) -> None:
-    make_project("flood", PROJECT, f"bytes: {GB}", {"flood.py": FLOOD})
+    make_project("flood", PROJECT.format(tmp_path), f"bytes: {GB}", {"flood.py": FLOOD})
     seen: dict[str, int] = {}
     with (tmp_path / "out").open("w") as out:
         process = start_sweepfw("run", "flood", *options, stdout=out)
         while process.poll() is None:
+            flooded = (tmp_path / "flooded").exists()
             seen["cli"] = max(seen.get("cli", 0), peak(process.pid))
             for name, pids in family(process.pid).items():
                 seen[name] = max([seen.get(name, 0), *map(peak, pids)])
+            if flooded:
+                (tmp_path / "seen").touch()
             try:
                 process.wait(0.1)
             except subprocess.TimeoutExpired:
@@ -117,7 +127,7 @@ def in_terminal(workspace_folder: Path) -> Callable[..., bytes]:
             cwd=str(workspace_folder),
             env={**os.environ, "TERM": "xterm-256color"},
             dimensions=(24, 100),
-            timeout=60,
+            timeout=200,
         )
         shown: bytes = child.read()
         child.close()
@@ -206,7 +216,7 @@ def test_a_reader_that_goes_away(make_project: Callable[..., Path], workspace_fo
         process.stdout.readline()
         process.stdout.close()
         errors = process.stderr.read()
-        code = process.wait(60)
+        code = process.wait(120)
     shown = subprocess.run(
         [sys.executable, "-m", "sweepfw", "show", "lines-1", "--json"],
         cwd=workspace_folder,
