@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import fcntl
 import os
+import shutil
 import subprocess
 import sys
-import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -179,6 +180,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
 
 
 def test_built_once_and_found_again(lab: Lab) -> None:
+    shutil.rmtree(lab.place.environments, ignore_errors=True)  # of other tests
     said: list[str] = []
     first = lab.resolve(said)
     assert said[0] == "building the environment of requirements.txt with pip"
@@ -206,14 +208,12 @@ def test_two_runs_build_a_half_built_environment_once(lab: Lab, wait_until: Call
     for descriptor in _open_files(folder.with_name(f"{folder.name}.lock")):
         os.close(descriptor)  # what this process holds from the tests before
     said: list[str] = []
-    threads = [threading.Thread(target=lab.resolve, args=(said,)) for _ in range(2)]
-    with folder.with_name(f"{folder.name}.lock").open() as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        for thread in threads:
-            thread.start()
-        wait_until(lambda: len(said) >= 2)
-    for thread in threads:
-        thread.join()
+    with ThreadPoolExecutor(2) as pool:
+        with folder.with_name(f"{folder.name}.lock").open() as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            runs = [pool.submit(lab.resolve, said) for _ in range(2)]
+            wait_until(lambda: len(said) >= 2)
+    assert runs[0].result().python == runs[1].result().python
     assert said[:2] == ["waiting for another run that builds this environment"] * 2
     assert len([line for line in said if line.startswith("building")]) == 1
     assert not (folder / "rubbish").exists()
