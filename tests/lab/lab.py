@@ -19,6 +19,7 @@ import shutil
 import subprocess
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -214,7 +215,8 @@ def labs() -> dict[str, str]:
         rows += docker(kind, "ls", "--filter", f"label={_LABEL}.owner", "--format", shape).splitlines()
     found = dict(row.split() for row in set(rows))
     for file in (CACHE / "labs").glob("*/owner"):
-        found.setdefault(file.parent.name, file.read_text() or "-")
+        with suppress(FileNotFoundError):  # its process is just removing it
+            found.setdefault(file.parent.name, file.read_text() or "-")
     return found
 
 

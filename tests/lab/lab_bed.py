@@ -80,10 +80,10 @@ class Bed:
                 line.startswith("start ") and line.endswith(f" {attempt}") for line in self.noted(sweep)
             )
 
-        until(lambda: begun() >= count, 60, lambda: f"{count} trials that run: {self.told(sweep)}")
+        until(lambda: begun() >= count, 180, lambda: f"{count} trials that run: {self.told(sweep)}")
         return [each for each in self.attempts(sweep) if each.state == "running"]
 
-    def ended(self, sweep: Sweep, seconds: float = 90) -> None:
+    def ended(self, sweep: Sweep, seconds: float = 180) -> None:
         """Wait until all its trials ended."""
         until(
             lambda: self.head.ledger.sweep(sweep.uid).state == "done",
@@ -116,7 +116,7 @@ class Bed:
         """The hosts whose workers the head hears, and which read their queue."""
         return {each.worker.host for each in self.head.desk.status().workers if each.alive}
 
-    def whole(self, seconds: float = 90) -> None:
+    def whole(self, seconds: float = 180) -> None:
         """Wait until every worker is there."""
         names = {host.name for host in self.lab.hosts}
         until(lambda: self.alive() == names, seconds, lambda: f"workers: {self.alive()}")

@@ -11,7 +11,7 @@ class LabError(Exception):
     """The lab can't run here; the text says why, and what would help."""
 
 
-def docker(*arguments: str, check: bool = True, stdin: str | None = None, seconds: float = 120) -> str:
+def docker(*arguments: str, check: bool = True, stdin: str | None = None, seconds: float = 300) -> str:
     """What `docker ARGUMENTS...` prints. LabError with its own words where it fails."""
     # The old builder is in every engine, and needs no plugin.
     environment = {**os.environ, "DOCKER_BUILDKIT": "0"}

@@ -78,7 +78,7 @@ class Handmade:
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
-            timeout=200,
+            timeout=400,
         )
 
     def left(self, host: LabHost) -> list[str]:

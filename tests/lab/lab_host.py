@@ -31,6 +31,7 @@ ssh-keygen -q -t ed25519 -N '' -f $key
 kill "$pid"
 while kill -0 "$pid" 2>/dev/null; do sleep 0.02; done
 /usr/sbin/sshd
+until [ -s /run/sshd.pid ]; do sleep 0.02; done # it listens by then
 """
 
 
@@ -53,7 +54,7 @@ class Host:
         user: str = "root",
         check: bool = True,
         stdin: str = "",
-        seconds: float = 120,
+        seconds: float = 300,
     ) -> subprocess.CompletedProcess[str]:
         """Run a command on the host, from beside: also where its network is cut."""
         home = "/root" if user == "root" else f"/home/{user}"
@@ -74,7 +75,7 @@ class Host:
         user: str = "lab",
         check: bool = True,
         stdin: str = "",
-        seconds: float = 120,
+        seconds: float = 300,
     ) -> subprocess.CompletedProcess[str]:
         """Run a command on the host, over SSH, as a person at this machine would."""
         assert self.lab
@@ -147,7 +148,7 @@ class Host:
 
     def wait_until_up(self) -> None:
         done = subprocess.run(
-            ["docker", "exec", self.container, "sh", "-c", _UP], capture_output=True, text=True, timeout=120
+            ["docker", "exec", self.container, "sh", "-c", _UP], capture_output=True, text=True, timeout=600
         )
         if done.returncode != 0:
             log = docker("logs", "--tail", "20", self.container, check=False)

@@ -97,8 +97,12 @@ def copy_seed(images: Images, volumes: Sequence[str]) -> None:
     if not volumes:
         return
     root = docker("info", "--format", "{{.DockerRootDir}}").strip()
-    mount = f"type=bind,src={root}/volumes,dst=/volumes"
+    mount = ["--mount", f"type=bind,src={root}/volumes,dst=/volumes"]
+    mount += [
+        "--mount",
+        f"type=volume,src={images.seed},dst=/held,readonly",
+    ]  # so nobody removes it meanwhile
     docker(
-        *("run", "--rm", "--network", "none", "--mount", mount, images.base, "sh", "-euc", _COPY_SEED),
+        *("run", "--rm", "--network", "none", *mount, images.base, "sh", "-euc", _COPY_SEED),
         *("sh", images.seed, *volumes),
     )

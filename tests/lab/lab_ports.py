@@ -35,7 +35,7 @@ def open_ports(address: str) -> list[int]:
 
     def answers(port: int) -> bool:
         with socket.socket() as line:
-            line.settimeout(5)
+            line.settimeout(60)
             return line.connect_ex((address, port)) == 0
 
     return [port for port in range(1, 65536) if answers(port)]

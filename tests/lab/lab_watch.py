@@ -9,12 +9,14 @@ import signal
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from lab_host import Host
 from lab_site import Site
+
+from sweepfw.errors import UnreachableError
 
 
 def project(site: Site, name: str, script: str, settings: str = "", **parameters: object) -> Path:
@@ -30,13 +32,15 @@ def project(site: Site, name: str, script: str, settings: str = "", **parameters
 
 
 def until(told: Callable[[], object], seconds: float = 60, what: object = "") -> float:
-    """Wait for it; how many seconds that took."""
+    """Wait for it, also where a head is asked that is just starting; how many seconds that took."""
     begun = time.monotonic()
-    while not told():
+    while True:
+        with suppress(UnreachableError):
+            if told():
+                return time.monotonic() - begun
         if time.monotonic() - begun > seconds:
             raise AssertionError(f"not within {seconds:g} s: {what() if callable(what) else what}")
         time.sleep(0.2)
-    return time.monotonic() - begun
 
 
 def role(site: Site, host: Host, name: str) -> str:
@@ -56,7 +60,7 @@ def flower(site: Site) -> Iterator[str]:
         assert re.fullmatch(r"http://\w+:\w+@127\.0\.0\.1:\d+", url), url
         yield url
         process.send_signal(signal.SIGINT)
-        assert process.wait(20) == 0
+        assert process.wait(60) == 0
     finally:
         process.kill()
         process.communicate()
@@ -66,6 +70,6 @@ def look(url: str, path: str) -> dict[str, Any]:
     login, _, place = url.removeprefix("http://").partition("@")
     word = base64.b64encode(login.encode()).decode()
     asked = urllib.request.Request(f"http://{place}{path}", headers={"Authorization": f"Basic {word}"})
-    with urllib.request.urlopen(asked, timeout=30) as answer:
+    with urllib.request.urlopen(asked, timeout=60) as answer:
         found: dict[str, Any] = json.load(answer)
     return found

@@ -43,7 +43,7 @@ def send(host: Host, folder: str, files: dict[str, str], *parts: Path) -> None:
 
 def build(host: Host, folder: str, *options: str, check: bool = True) -> subprocess.CompletedProcess[str]:
     command = ["env", "DOCKER_BUILDKIT=1", "docker", "build", "--progress=plain", *options, folder]
-    return host.run(command, check=check, seconds=250)
+    return host.run(command, check=check, seconds=600)
 
 
 def context(host: Host, folder: str, requirements: list[str]) -> None:

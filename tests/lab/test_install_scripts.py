@@ -30,7 +30,7 @@ def script(name: str, lab: Lab, *arguments: str, **environment: str) -> subproce
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=280,
+        timeout=600,
     )
 
 
@@ -184,7 +184,8 @@ def test_toolkit(start_lab: Callable[..., Lab], tmp_path: Path) -> None:
         ["docker", "cp", make_repository(tmp_path), f"{host.container}:/srv/repository"], check=True
     )
     serve = "cd /srv/repository && python3 -m http.server --bind 127.0.0.1 8000 >/dev/null 2>&1 &"
-    host.run(["sh", "-c", serve])
+    up = "until (exec 3<>/dev/tcp/127.0.0.1/8000) 2>/dev/null; do sleep 0.1; done"
+    host.run(["bash", "-c", f"{serve} {up}"])
     repository = {"SWEEPFW_NVIDIA_REPO": "http://127.0.0.1:8000"}
     count = ["docker", "run", "--rm", "--gpus", "all", Lab.base, "nvidia-smi", "-L"]
     assert "could not select device driver" in host.ssh(count, check=False).stderr

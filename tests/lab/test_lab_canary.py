@@ -97,7 +97,7 @@ def tapped(site: Site, host: Host, cage: Cage) -> Iterator[None]:
     with (site.folder / "messages").open("wb+") as file:
         tap = subprocess.Popen(call, stdout=file, stderr=subprocess.PIPE)
         try:
-            until(lambda: (file.seek(0) == 0 and file.read(6) == b"......") or tap.poll() is not None, 30)
+            until(lambda: (file.seek(0) == 0 and file.read(6) == b"......") or tap.poll() is not None, 120)
             assert tap.poll() is None, tap.stderr and tap.stderr.read().decode()
             file.seek(0, 2)
             yield
@@ -181,14 +181,14 @@ def look_at_what_stays(site: Site, cage: Cage, canaries: Canaries) -> None:
 def look_at_flower(site: Site, cage: Cage) -> None:
     """Its pages, what its interface tells, and what it saves when it ends."""
     with flower(site) as url:
-        until(lambda: len(look(url, "/api/tasks")) >= 7, 30)
+        until(lambda: len(look(url, "/api/tasks")) >= 7, 120)
         tasks = look(url, "/api/tasks")
         cage.look("flower", "tasks", json.dumps(tasks, ensure_ascii=False))
         cage.look("flower", "workers", json.dumps(look(url, "/api/workers?refresh=1"), ensure_ascii=False))
         for task in tasks:
             cage.look("flower", task, json.dumps(look(url, f"/api/task/info/{task}"), ensure_ascii=False))
     head = site.lab["host1"]
-    head.run(["docker", "stop", role(site, head, "flower")])
+    head.run(["docker", "stop", "-t", "120", role(site, head, "flower")])  # killed, it would save nothing
 
 
 def look_at_host(site: Site, host: Host, cage: Cage) -> None:

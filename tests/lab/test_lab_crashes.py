@@ -34,7 +34,7 @@ def strike(case: Case, words: tuple[str, ...], cwd: Path, environment: Mapping[s
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=280,
+        timeout=600,
     )
     print(done.stdout, done.stderr, sep="\n")
     assert done.returncode == -9 and file.exists(), (case, done.returncode)
@@ -133,7 +133,7 @@ def left(host: Host) -> str:
 def again(words: tuple[str, ...], cwd: Path, environment: Mapping[str, str]) -> None:
     """The same once more, to its end."""
     command = [sys.executable, "-m", "sweepfw", *words]
-    subprocess.run(command, cwd=cwd, env=environment, stdin=subprocess.DEVNULL, check=True, timeout=280)
+    subprocess.run(command, cwd=cwd, env=environment, stdin=subprocess.DEVNULL, check=True, timeout=600)
 
 
 def work(site: Site) -> None:

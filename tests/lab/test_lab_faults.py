@@ -30,6 +30,12 @@ echo "from $n"
 [ $SWEEPFW_ATTEMPT = 1 ] && { echo 7 >$SWEEPFW_CHECKPOINT/n; echo saved; wait_for never; }
 """
 
+KILL_ENGINE = """
+kill -9 $(pgrep -x dockerd)
+while pgrep -x dockerd; do sleep 0.1; done
+rm -f /run/docker*.pid
+"""
+
 
 @pytest.fixture(scope="module")
 def long_bed(_lab_runs: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bed]:
@@ -64,7 +70,7 @@ def knocks(bed: Bed, host: Host) -> bool:
     return host.run(asked, check=False).returncode == 0
 
 
-def alone(bed: Bed, seconds: float = 10) -> None:
+def alone(bed: Bed, seconds: float = 60) -> None:
     """Nothing of a trial is left. A login takes its name only after a moment."""
     until(lambda: not bed.strangers(), seconds, bed.strangers)
 
@@ -124,12 +130,12 @@ def test_a_short_cut_costs_nothing(long_bed: Bed) -> None:
     bed, host = long_bed, long_bed.lab["host2"]
     sweep = bed.submit("for n in $(seq 1 60); do echo line $n; sleep 0.5; done", 2, hosts=["host2"])
     bed.running(sweep, 2)
-    assert knocks(bed, host)
+    until(lambda: knocks(bed, host), what="the tunnel")
     host.disconnect()
     time.sleep(20)
     assert not knocks(bed, host)
     host.connect()
-    took = until(lambda: knocks(bed, host), 30, "the tunnel")
+    took = until(lambda: knocks(bed, host), 120, "the tunnel")
     print(f"the tunnel was back after {took:.1f} s")
     bed.ended(sweep)
     assert bed.once(sweep, 2)
@@ -138,17 +144,18 @@ def test_a_short_cut_costs_nothing(long_bed: Bed) -> None:
 
 
 def test_a_stop_is_heard_at_once(long_bed: Bed) -> None:
+    """On every host, where a renewal alone would bring it within 20 s, at each at another time."""
     bed = long_bed
     script = """trap 'note "$(date +%s.%N)"; exit 1' TERM; while :; do sleep 0.02; done"""
-    sweep = bed.submit(script, 2, hosts=["host2"])
-    bed.running(sweep, 2)
-    assert len(bed.strangers()) >= 2
+    sweep = bed.submit(script, 6)
+    bed.running(sweep, 6)
+    assert len(bed.strangers()) >= 6
     ordered = time.time()
     bed.head.ledger.stop(sweep.uid)
-    until(lambda: bed.told(sweep) == ["1/1 cancelled", "2/1 cancelled"], 20, lambda: bed.told(sweep))
+    until(lambda: bed.told(sweep) == [f"{n}/1 cancelled" for n in range(1, 7)], what=lambda: bed.told(sweep))
     heard = [float(line.split()[0]) - ordered for line in bed.noted(sweep) if line[0].isdigit()]
     print("heard after", heard)
-    assert len(heard) == 2 and max(heard) < 2
+    assert len(heard) == 6 and max(heard) < 10
     alone(bed)
 
 
@@ -160,9 +167,9 @@ def test_a_trial_of_a_killed_host_goes_on_elsewhere(short_bed: Bed) -> None:
     sweep = bed.submit(SAVING, hosts=["host2", "host3"], more="checkpoint_every: 1s")
     [attempt] = bed.running(sweep)
     head = bed.lab["host1"]
-    kept = ["docker", "exec", bed.container("head"), "ls"]
-    kept += [f"/var/lib/sweepfw/runs/{sweep.name}/trials/1/checkpoint.tar"]
-    until(lambda: head.run(kept, check=False).returncode == 0, 30, "the checkpoint")
+    kept = ["docker", "exec", bed.container("head"), "tar", "-xOf"]
+    kept += [f"/var/lib/sweepfw/runs/{sweep.name}/trials/1/checkpoint.tar", "n"]
+    until(lambda: head.run(kept, check=False).stdout == "7\n", what="the checkpoint")
     bed.lab[attempt.host].kill()
     bed.ended(sweep)
     first, second = bed.attempts(sweep)
@@ -184,9 +191,9 @@ def test_a_long_cut_with_a_free_slot_elsewhere_leads_to_one_more_attempt(short_b
     bed.lab[attempt.host].disconnect()
     bed.running(sweep, attempt=2)
     bed.go(sweep, "go.1")  # it ends well, and nobody can be told
-    until(lambda: "end 1 1" in bed.noted(sweep), 10, "its end")
+    until(lambda: "end 1 1" in bed.noted(sweep), what="its end")
     bed.lab[attempt.host].connect()
-    until(lambda: bed.told(sweep)[0] == "1/1 stale", 60, lambda: bed.told(sweep))
+    until(lambda: bed.told(sweep)[0] == "1/1 stale", 180, lambda: bed.told(sweep))
     bed.go(sweep, "go.2")
     bed.ended(sweep)
     assert bed.told(sweep) == ["1/1 stale", "1/2 succeeded"]
@@ -200,11 +207,13 @@ def test_a_long_cut_without_a_free_slot_costs_nothing(short_bed: Bed) -> None:
     bed.running(sweep)
     bed.lab["host2"].disconnect()
     until(
-        lambda: [each.state for each in bed.head.ledger.trials(sweep.uid)] == ["queued"], 60, "a lost lease"
+        lambda: [each.state for each in bed.head.ledger.trials(sweep.uid)] == ["queued"], 180, "a lost lease"
     )
     time.sleep(5)
     bed.lab["host2"].connect()
-    until(lambda: [each.state for each in bed.head.ledger.trials(sweep.uid)] == ["running"], 60, "its return")
+    until(
+        lambda: [each.state for each in bed.head.ledger.trials(sweep.uid)] == ["running"], 180, "its return"
+    )
     bed.go(sweep)
     bed.ended(sweep)
     assert bed.once(sweep)
@@ -229,8 +238,8 @@ def test_a_host_that_froze_wakes_beside_its_successor(short_bed: Bed) -> None:
     bed.lab[attempt.host].freeze()
     bed.ended(sweep)
     bed.lab[attempt.host].thaw()
-    alone(bed, 30)
-    until(lambda: bed.told(sweep)[0] == "1/1 stale", 30, lambda: bed.told(sweep))
+    alone(bed)
+    until(lambda: bed.told(sweep)[0] == "1/1 stale", 180, lambda: bed.told(sweep))
     assert bed.told(sweep) == ["1/1 stale", "1/2 succeeded"]
     assert sorted(bed.noted(sweep)) == ["end 1 2", "start 1 1", "start 1 2"]
 
@@ -242,7 +251,7 @@ def test_an_engine_that_is_started_anew_takes_its_trials_along(short_bed: Bed, h
     sweep = bed.submit("[ $SWEEPFW_ATTEMPT = 2 ] || wait_for never", 2, hosts=["host2"])
     bed.running(sweep, 2)
     if how == "kill":
-        host.run(["sh", "-c", "kill -9 $(pgrep -x dockerd); sleep 1; rm -f /run/docker*.pid"])
+        host.run(["sh", "-c", KILL_ENGINE])
         host.run(["service", "docker", "start"])
     else:
         host.run(["service", "docker", "restart"])

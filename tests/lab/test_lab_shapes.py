@@ -39,7 +39,7 @@ def ours(bed: Bed, host: str) -> tuple[list[str], list[str]]:
 
 
 def running(lab: Lab) -> list[str]:
-    return [id for host in lab.hosts for id, status in containers(host).values() if "Up" in status]
+    return sorted(id for host in lab.hosts for id, status in containers(host).values() if "Up" in status)
 
 
 def test_hosts_that_share_a_home_and_one_behind_another(bed: Bed) -> None:

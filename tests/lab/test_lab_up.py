@@ -12,6 +12,7 @@ import pytest
 from lab import Lab
 from lab_site import ROLES, Site, containers, listeners
 from lab_watch import until
+from ports import free_port
 
 from sweepfw.fleet.credentials import load_credentials
 
@@ -145,7 +146,7 @@ def test_no_secret_in_ps_or_inspect(lab: Lab, up: Site) -> None:
 def run(argv: list[str]) -> subprocess.CompletedProcess[str]:
     try:
         return subprocess.run(
-            argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", timeout=15
+            argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", timeout=60
         )
     except subprocess.TimeoutExpired as error:
         out = error.stdout.decode(errors="replace") if isinstance(error.stdout, bytes) else ""
@@ -161,10 +162,7 @@ class LocalForward:
     """What a port answers that ssh would forward from here; b"" where it forwards nothing."""
 
     def __init__(self, argv: list[str]) -> None:
-        import socket
-
-        with socket.create_server(("127.0.0.1", 0)) as server:
-            self.port = server.getsockname()[1]
+        self.port = free_port()
         self.argv = [word.replace("{port}", str(self.port)) for word in argv]
 
     def __enter__(self) -> bytes:
@@ -173,7 +171,7 @@ class LocalForward:
         self.process = subprocess.Popen(
             self.argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE
         )
-        deadline = time.monotonic() + 8
+        deadline = time.monotonic() + 30
         while time.monotonic() < deadline and self.process.poll() is None:
             try:
                 with socket.create_connection(("127.0.0.1", self.port), 2) as line:

@@ -80,7 +80,7 @@ def test_an_unknown_key_is_shown_and_asked_for(special: Lab, tmp_path: Path, ans
     (tmp_path / "bin" / "ssh").unlink()  # whose configuration knows the key
     doctor = ["-m", "sweepfw", "infra", "doctor", "-a", f"lab@{host.address}", "-i", str(special.key)]
     child = pexpect.spawn(
-        sys.executable, doctor, cwd=site.workspace, env=site.environment, encoding="utf-8", timeout=60
+        sys.executable, doctor, cwd=site.workspace, env=site.environment, encoding="utf-8", timeout=180
     )
     child.expect_exact(shown)
     child.expect("right one")
