@@ -55,13 +55,14 @@ class Session:
             self._channel.exec_command(scripts.line(self._script))
             self.write(self._script)
             pump(self, stdin, out, err)
+            code = self._code()
         except (SSHException, EOFError, OSError):
             if not self._killed:
                 raise faults.lost(self._host) from None
         finally:
             if timer is not None:
                 timer.cancel()
-        return None if self._killed else self._code()
+        return None if self._killed else code
 
     def _code(self) -> int:
         while not self._channel.status_event.wait(5):  # it may have closed its outputs long before its end
