@@ -154,8 +154,12 @@ def run(argv: list[str]) -> subprocess.CompletedProcess[str]:
 
 
 def tried(argv: list[str]) -> str:
-    """What came out of it."""
-    return run(argv).stdout
+    """What came out of it. Docker may fail to start what sshd starts; then it is tried again."""
+    for _ in range(5):
+        printed = run(argv).stdout
+        if not printed.startswith("OCI runtime exec failed"):
+            break
+    return printed
 
 
 class LocalForward:
