@@ -10,45 +10,55 @@ from sweepfw.core.deployment import SETTINGS, TUNNEL_UID
 # Everything else in the file stays as it is, also what has no newline at its end; a link stays a link; the
 # file is replaced as a whole, with its mode, and is never there half written. Hosts that share a home take
 # turns: a folder is made by one of them only, also on NFS. One that has been there for 10 s was left by
-# somebody who was killed.
+# somebody who was killed, or who stands still: that one begins anew when it wakes.
 _SCRIPT = r"""
 set -eu
 umask 077
 tag=$1 line=$2
-folder=$HOME/.ssh file=$HOME/.ssh/authorized_keys lock=$HOME/.ssh/.sweepfw.lock
-tries=0 seen=
-while [ -n "$line" ] || [ -e "$file" ]; do
-    mkdir -p "$folder"
-    mkdir "$lock" 2>/dev/null && break
-    now=$(stat -c '%i %y' "$lock" 2>/dev/null || true)
-    if [ "$now" != "$seen" ]; then tries=0; fi # another has it by now
-    seen=$now tries=$((tries + 1))
-    if [ $tries -gt 50 ]; then
-        # Of many who see that it is time, one looks once more: by now it may be another's.
-        if mkdir "$lock.old" 2>/dev/null; then
-            now=$(stat -c '%i %y' "$lock" 2>/dev/null || true)
-            if [ "$now" = "$seen" ]; then rmdir "$lock" 2>/dev/null || true; fi
-            rmdir "$lock.old"
+folder=$HOME/.ssh lock=$HOME/.ssh/.sweepfw.lock new= own=none
+seen() { stat -c '%i %y' "$lock" 2>/dev/null || true; }
+mine() { [ "$(seen)" = "$own" ]; }
+leave() {
+    if [ -n "$new" ]; then rm -f "$new"; fi
+    if mine; then rmdir "$lock" "$@" 2>/dev/null || true; fi
+}
+trap leave EXIT
+while :; do
+    file=$HOME/.ssh/authorized_keys tries=0 before=
+    while :; do
+        if [ -z "$line" ] && [ ! -e "$file" ]; then exit 0; fi
+        mkdir -p "$folder"
+        if mkdir "$lock" 2>/dev/null; then break; fi
+        now=$(seen)
+        if [ "$now" != "$before" ]; then tries=0; fi # another has it by now
+        before=$now tries=$((tries + 1))
+        if [ $tries -gt 50 ]; then
+            # Of many who see that it is time, one looks once more: by now it may be another's.
+            if mkdir "$lock.old" 2>/dev/null; then
+                if [ "$(seen)" = "$before" ]; then rmdir "$lock" 2>/dev/null || true; fi
+                rmdir "$lock.old"
+            fi
+            find "$lock.old" -prune -mmin +1 -exec rmdir {} + 2>/dev/null || true
         fi
-        find "$lock.old" -prune -mmin +1 -exec rmdir {} + 2>/dev/null || true
+        sleep 0.2
+    done
+    own=$(seen)
+    if [ ! -e "$file" ]; then
+        [ -n "$line" ] || exit 0
+        : >>"$file"
     fi
-    sleep 0.2
+    file=$(readlink -f "$file")
+    rm -f "$file".sweepfw.?????? # of one that was killed
+    new=$(mktemp "$file.sweepfw.XXXXXX")
+    grep -v -e " $tag\$" "$file" >"$new" || [ $? -eq 1 ]
+    if [ -n "$line" ]; then printf '%s\n' "$line" >>"$new"; fi
+    if cmp -s "$new" "$file"; then exit 0; fi
+    if mine && [ -e "$new" ]; then break; fi # else what was read may be old
+    rm -f "$new"
 done
-trap 'rmdir "$lock" 2>/dev/null || true' EXIT
-if [ ! -e "$file" ]; then
-    [ -n "$line" ] || exit 0
-    : >>"$file"
-fi
-file=$(readlink -f "$file")
-rm -f "$file".sweepfw.?????? # of one that was killed
-new=$(mktemp "$file.sweepfw.XXXXXX")
-trap 'rm -f "$new"; rmdir "$lock" 2>/dev/null || true' EXIT
-grep -v -e " $tag\$" "$file" >"$new" || [ $? -eq 1 ]
-if [ -n "$line" ]; then printf '%s\n' "$line" >>"$new"; fi
-if cmp -s "$new" "$file"; then exit 0; fi
 if [ ! -s "$new" ]; then
-    rm -f "$HOME/.ssh/authorized_keys" "$file" "$new"
-    rmdir "$lock" "$folder" 2>/dev/null || true
+    rm -f "$HOME/.ssh/authorized_keys" "$file"
+    leave "$folder"
     exit 0
 fi
 chmod "$(stat -c %a "$file")" "$new"

@@ -4,40 +4,32 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable
-from contextlib import suppress
-from threading import Event, Lock, Timer
-from typing import IO, Any
+from socket import SHUT_WR
+from threading import Event, Timer
+from typing import IO
 
-from paramiko import Message
-from paramiko.common import cMSG_CHANNEL_CLOSE
 from paramiko.ssh_exception import SSHException
 
 from sweepfw.errors import SweepError
 from sweepfw.shell import faults
 from sweepfw.shell import script as scripts
+from sweepfw.shell.channel import Orderly
 from sweepfw.shell.pump import pump
 
+_LOST = (SSHException, EOFError, OSError)
 _ANSWER = 5.0  # seconds for the process id of a command that is to be killed
 
 
 class Session:
-    """One script at the host, as `pump.Ends`: a channel, with its script first and its answer taken off.
-
-    Nothing follows a channel's CLOSE: sshd gives its number to the next one, which would take what comes late
-    for the end of its own input and hang, and where there is no next one sshd ends the whole connection. But
-    paramiko's thread sends CLOSE as soon as the command has ended, before what others are about to send. So
-    it is sent here, by `close` alone.
-    """
+    """One script at the host, as `pump.Ends`: a channel, with its script first and its answer taken off."""
 
     def __init__(
-        self, host: str, channel: Any, mark: str, script: bytes, kill: Callable[[int], None]
+        self, host: str, channel: Orderly, mark: str, script: bytes, kill: Callable[[int], None]
     ) -> None:
         self._host, self._channel, self._script, self._kill = host, channel, script, kill
         self._out, self._err = scripts.Unwrapper(mark), scripts.Unwrapper(mark)
         self._killed = False
         self._told = Event()  # the script's answer was read, or nothing will be
-        self._sending = Lock()
-        channel._close_internal = self._end_quietly
 
     def carry(
         self,
@@ -46,35 +38,38 @@ class Session:
         err: Callable[[bytes], object],
         timeout: float | None = None,
     ) -> int | None:
-        """Run it to its end; its exit code, or None where it was killed because of the time."""
+        """Run it to its end; its exit code, or None where it was killed because of the time. What `out`,
+        `err` and `stdin` raise is raised."""
         timer = Timer(timeout, self.kill) if timeout is not None else None
         try:
             if timer is not None:
                 timer.daemon = True
                 timer.start()
-            self._channel.exec_command(scripts.line(self._script))
-            self.write(self._script)
+            try:
+                self._channel.raw.exec_command(scripts.line(self._script))
+                self.write(self._script)
+            except _LOST:
+                if self._killed:
+                    return None
+                raise faults.lost(self._host) from None
             pump(self, stdin, out, err)
             code = self._code()
-        except (SSHException, EOFError, OSError):
-            if not self._killed:
-                raise faults.lost(self._host) from None
         finally:
             if timer is not None:
                 timer.cancel()
         return None if self._killed else code
 
     def _code(self) -> int:
-        while not self._channel.status_event.wait(5):  # it may have closed its outputs long before its end
-            if not self._channel.transport.is_active():
+        while not self._channel.raw.status_event.wait(
+            5
+        ):  # it may have closed its outputs long before its end
+            if not self._channel.raw.transport.is_active():
                 raise faults.lost(self._host)
-        code: int = self._channel.recv_exit_status()
+        code: int = self._channel.raw.recv_exit_status()
         if code >= 0:
             return code
-        if self._channel.transport.is_active():
-            return (
-                128 + signal.SIGKILL
-            )  # not the command but the shell around it was killed, with which is unsaid
+        if self._channel.raw.transport.is_active():  # the shell around it was killed, with which is unsaid
+            return 128 + signal.SIGKILL
         raise faults.lost(self._host)
 
     def check(self, name: str, cwd: str | None) -> None:
@@ -100,7 +95,7 @@ class Session:
         return self._unwrapped(self._channel.recv_stderr, self._err)
 
     def _unwrapped(self, recv: Callable[[int], bytes], unwrap: scripts.Unwrapper) -> bytes:
-        while piece := recv(1 << 16):
+        while piece := self._read(recv):
             data = unwrap(piece)
             if unwrap.header is not None:
                 self._told.set()
@@ -109,14 +104,17 @@ class Session:
         self._told.set()
         return b""
 
+    def _read(self, recv: Callable[[int], bytes]) -> bytes:
+        try:
+            return recv(1 << 16)
+        except _LOST:
+            raise faults.lost(self._host) from None
+
     def write(self, data: bytes) -> None:
-        with self._sending:
-            self._channel.sendall(data)
+        self._channel.sendall(data)
 
     def close_input(self) -> None:
-        with self._sending:
-            if not self._channel.closed:
-                self._channel.shutdown_write()
+        self._channel.shutdown(SHUT_WR)
 
     def kill(self) -> None:
         if self._killed:
@@ -125,24 +123,10 @@ class Session:
         # Closing the channel alone would let it live on, and see its input end. Who reads goes on meanwhile.
         self._told.wait(_ANSWER)
         header = self._out.header or self._err.header
-        if header is not None and not self._channel.exit_status_ready():
+        if header is not None and not self._channel.raw.exit_status_ready():
             self._kill(header.pid)
-        self._channel.close()  # who reads or writes comes to an end
-
-    # -- the channel's end -----------------------------------------------------------------------------
-
-    def _end_quietly(self) -> tuple[()]:
-        """In place of paramiko's, which gives what is to be sent; called with the channel's lock."""
-        self._channel._set_closed()
-        return ()
+        self._channel.wake()
 
     def close(self) -> None:
-        """The last call: whoever writes is woken, and waited for."""
-        channel = self._channel
-        channel.close()
-        with self._sending, suppress(SSHException, EOFError, OSError):
-            message = Message()
-            message.add_byte(cMSG_CHANNEL_CLOSE)
-            message.add_int(channel.remote_chanid)
-            channel.transport._send_user_message(message)
-        del channel._close_internal  # which holds us
+        """The last call."""
+        self._channel.close()

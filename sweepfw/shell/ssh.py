@@ -19,6 +19,7 @@ from sweepfw.core.deployment import Host
 from sweepfw.errors import SweepError, UnreachableError
 from sweepfw.shell import faults
 from sweepfw.shell.access import Access
+from sweepfw.shell.channel import Orderly
 from sweepfw.shell.host_keys import known_types, read_keys
 from sweepfw.shell.local import LocalShell
 from sweepfw.shell.login import KeyCheck, Login, fault, transport_for
@@ -111,15 +112,15 @@ class SshShell:
             raise SweepError(f"{self.host}:{path}: can't be {done} ({why})")
         return out.data
 
-    def dial(self, address: str, port: int) -> socket.socket:
-        """A connection from the host to somewhere; a channel that is as good as a socket."""
+    def dial(self, address: str, port: int) -> Orderly:
+        """A connection from the host to somewhere. UnreachableError where nobody answers there."""
         try:
-            channel: Any = self._transport.open_channel("direct-tcpip", (address, port), ("127.0.0.1", 0))
+            channel = self._transport.open_channel("direct-tcpip", (address, port), ("127.0.0.1", 0))
         except (SSHException, OSError, EOFError) as error:
             raise UnreachableError(
                 f"{self.host}: {address}, port {port}, does not answer ({error})"
             ) from None
-        return channel  # type: ignore[no-any-return]  # paramiko has no types
+        return Orderly(channel)
 
     def close(self) -> None:
         _close(self._connections)
@@ -137,7 +138,7 @@ class SshShell:
                 )
             except (SSHException, OSError, EOFError):
                 raise faults.lost(self.host) from None
-            session = Session(self.host, channel, mark, script, self._kill)
+            session = Session(self.host, Orderly(channel), mark, script, self._kill)
             try:
                 yield session
             finally:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -74,6 +76,31 @@ def test_hosts_that_share_a_home_take_turns(keys: Path, tmp_path: Path) -> None:
     )
     all_of([authorized.remove(tag) for tag in tags])
     assert keys.read_text() == "ssh-rsa A me\n"
+    assert [each.name for each in keys.parent.iterdir()] == [keys.name]
+
+
+@pytest.mark.parametrize("removing", [False, True])
+def test_who_stood_still_while_others_had_a_turn_begins_anew(
+    keys: Path, tmp_path: Path, wait_until: Callable[..., None], removing: bool
+) -> None:
+    """It stops where it has read the file and is about to replace it, or to remove it."""
+    keys.write_text(f"{LINE}\n" if removing else "ssh-rsa A me\n")
+    programs, stands, goes = tmp_path / "programs", tmp_path / "stands", tmp_path / "goes"
+    programs.mkdir()
+    stop = f'touch {stands}; while [ ! -e {goes} ]; do sleep 0.05; done; exec {shutil.which("cmp")} "$@"\n'
+    (programs / "cmp").write_text(f"#!/bin/sh\n{stop}")
+    (programs / "cmp").chmod(0o755)
+    still = (authorized.remove(TAG) if removing else authorized.put(TAG, LINE)).reveal()
+    environment = {"HOME": str(tmp_path), "PATH": f"{programs}:{os.environ['PATH']}"}
+    with subprocess.Popen(still, env=environment) as process:
+        wait_until(stands.exists)
+        (keys.parent / ".sweepfw.lock").rmdir()  # as who waited for 10 s does
+        other = LINE.replace(TAG, OTHER)
+        run(authorized.put(OTHER, other), tmp_path)
+        goes.touch()
+        assert process.wait(60) == 0
+    lines = [other] if removing else ["ssh-rsa A me", other, LINE]
+    assert keys.read_text().splitlines() == lines
     assert [each.name for each in keys.parent.iterdir()] == [keys.name]
 
 

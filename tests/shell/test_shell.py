@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 from collections.abc import Callable, Iterator
@@ -192,19 +193,20 @@ def test_a_stream_arrives_as_it_comes(shell: Shell) -> None:
     assert pieces == [b"first", b"second"]
 
 
+@pytest.mark.parametrize("fault", [ValueError("mine"), OSError(errno.ENOSPC, "mine")], ids=["ours", "disk"])
 @pytest.mark.parametrize("where", ["stdin", "stdout", "on_line"])
 def test_a_fault_of_ours_ends_the_command(
-    shell: Shell, tmp_path: Path, wait_until: Callable[..., None], where: str
+    shell: Shell, tmp_path: Path, wait_until: Callable[..., None], where: str, fault: Exception
 ) -> None:
     """And it never sees its input as complete."""
 
     class Broken(BytesIO):
         def read1(self, size: int | None = -1, /) -> bytes:
             wait_until((tmp_path / "pid").exists)
-            raise ValueError("mine")
+            raise fault
 
     def fail(_: object) -> None:
-        raise ValueError("mine")
+        raise fault
 
     text = (
         f"trap '' TERM HUP; echo $$ > {tmp_path}/p; mv {tmp_path}/p {tmp_path}/pid; echo x; echo x >&2; cat"
@@ -214,7 +216,7 @@ def test_a_fault_of_ours_ends_the_command(
     if where != "stdin":
         reader, writer = os.pipe()
         options |= {"stdin": open(reader, "rb"), where: fail}  # noqa: SIM115  # goes with the test
-    with pytest.raises(ValueError, match="mine"):
+    with pytest.raises(type(fault), match="mine"):
         shell.stream(command, **options)  # type: ignore[arg-type]  # each of its own type
     child = int((tmp_path / "pid").read_text())
     wait_until(lambda: not alive(child), what="the command is gone")
