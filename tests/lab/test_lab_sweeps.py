@@ -75,6 +75,12 @@ def shown(site: Site, sweep: str) -> dict[str, Any]:
 
 def test_digits_over_both_hosts_in_terminal_and_flower(site: Site, tmp_path: Path) -> None:
     site.sweepfw("new", "digits", "--from", "digits")
+    with flower(site) as url:  # what happens before it listens it never hears of
+
+        def heard() -> set[str]:
+            return {each["hostname"].partition("-")[0] for each in look(url, "/workers?json=1")["data"]}
+
+        until(lambda: heard() == {"host1", "host2"}, what=heard)
     printed = site.sweepfw("run", "digits", "--set", "epochs=10", "--logs", "all", "-m", "first")
     ends = re.findall(
         r"^(host[12])  digits-1/(\d+) succeeded after \S+  .*val_accuracy ([\d.]+)$", printed, re.M
