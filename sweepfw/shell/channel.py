@@ -57,7 +57,7 @@ class Orderly:
             message.add_byte(cMSG_CHANNEL_CLOSE)
             message.add_int(self.raw.remote_chanid)
             self.raw.transport._send_user_message(message)
-        del self.raw._close_internal  # which holds us
+        vars(self.raw).pop("_close_internal", None)  # which holds us
 
     def _end_quietly(self) -> tuple[()]:
         """In place of paramiko's, which gives what is to be sent; called with the channel's lock."""
