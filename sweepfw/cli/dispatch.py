@@ -119,6 +119,10 @@ def check_needs(there: There, spec: Spec) -> str | None:
     workers = there.desk.status().workers
     if not any(worker.alive for worker in workers):
         raise SweepError(f"{there.name} has no worker that lives; look: sweepfw infra status")
+    if all(worker.draining for worker in workers if worker.alive):
+        raise SweepError(
+            f"{there.name} gets no new trials, an `infra down` had begun; `sweepfw infra up` undoes that"
+        )
     reasons = [unmet(worker.worker.host, worker.advert, spec.needs) for worker in workers]
     if all(reasons):
         told = "; ".join(reason for reason in reasons[:3] if reason)

@@ -57,6 +57,14 @@ class Asking:
             return found
         return self._ask()
 
+    def send_again(self, status: HeadStatus) -> list[str]:
+        """Give trials again to the workers that get none since an `infra down` began; which these are."""
+        drained = sorted(each.worker.host for each in status.workers if each.draining)
+        for host in drained:
+            assert self._reached is not None  # it gave the status
+            self._reached.desk.drain(host, off=True)
+        return drained
+
     def _ask(self) -> HeadStatus:
         from sweepfw.fleet.reach import connect
 

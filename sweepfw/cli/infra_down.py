@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING
 
 import click
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
     from sweepfw.core.model import Sweep
     from sweepfw.fleet.departure import Departure
     from sweepfw.fleet.home import Wanted
+    from sweepfw.fleet.reach import Reached
 
 UNREACHABLE = 4
 
@@ -50,8 +53,12 @@ def down(yes: bool, outputs: str | None, forget: bool, on: str | None) -> int:
         departure = Departure(state, place, hosts, _say)
         departure.look()
         _check_head(departure, yes=yes)
-        _ask_about_sweeps(departure, yes=yes)
-        wanted = _which_outputs(departure, wanted, yes=yes)
+        with _reached(departure) as head:
+            if head:
+                _ask_about_sweeps(departure, head, yes=yes)
+            wanted = _which_outputs(departure, wanted, yes=yes)
+            if head:  # nothing was changed until here
+                _send_no_more(departure, head)
         _bring_home(departure, place, wanted)
         _say("removing containers, networks, volumes, images, folders and keys")
         departure.remove()
@@ -93,34 +100,48 @@ def _check_head(departure: Departure, *, yes: bool) -> None:
         )
 
 
-def _ask_about_sweeps(departure: Departure, *, yes: bool) -> None:
-    """Say what runs, and whose it is; then stop sending trials. A head that does not answer can't tell."""
-    from sweepfw.cli.render import plural
+@contextmanager
+def _reached(departure: Departure) -> Iterator[Reached | None]:
+    """The head's service; None where it does not answer."""
     from sweepfw.fleet.reach import connect
 
-    state = departure.state
-    head = departure.found.get(state.deployment.head)
+    head = departure.found.get(departure.state.deployment.head)
     service = head.container("head") if head else None
-    if service is None or service.state != "running":
-        return
-    try:
-        reached = connect(state)
-    except SweepError as error:
-        _say(f"! {error}; its ledger is read from its disk")
-        return
-    with reached:
-        sweeps = reached.ledger.sweeps()
-        for line in strangers(sweeps, departure.place):
-            _say(line)
-        running = sum(sweep.counts.get("running", 0) for sweep in sweeps)
-        if running or strangers(sweeps, departure.place):
-            trials = f"{plural(running, 'trial')} running"
-            question = f"{state.name}: {trials}, to be interrupted and queued again. Take it down?"
-            hint = f"{state.name}: {trials}; stop the sweeps first, or type --yes to interrupt them"
-            _confirm(question, hint, yes=yes)
-        for host in state.deployment.workers:
-            reached.desk.drain(host)
-            crash.point("down.drained")
+    reached = None
+    if service is not None and service.state == "running":
+        try:
+            reached = connect(departure.state)
+        except SweepError as error:
+            _say(f"! {error}; its ledger is read from its disk")
+    with reached or nullcontext():
+        yield reached
+
+
+def _ask_about_sweeps(departure: Departure, head: Reached, *, yes: bool) -> None:
+    """Say what runs, and whose it is."""
+    from sweepfw.cli.words import plural
+
+    name = departure.state.name
+    sweeps = head.ledger.sweeps()
+    others = strangers(sweeps, departure.place)
+    for line in others:
+        _say(line)
+    running = sum(sweep.counts.get("running", 0) for sweep in sweeps)
+    if running:
+        trials = f"{plural(running, 'trial')} running"
+        question = f"{name}: {trials}, to be interrupted and queued again. Take it down?"
+        hint = f"{name}: {trials}; stop the sweeps first, or type --yes to interrupt them"
+        _confirm(question, hint, yes=yes)
+    elif others:
+        hint = f"{name} holds sweeps of others; type --yes to take it down all the same"
+        _confirm(f"{name} holds sweeps of others. Take it down?", hint, yes=yes)
+
+
+def _send_no_more(departure: Departure, head: Reached) -> None:
+    """No worker gets a trial from now on; `infra up` undoes that."""
+    for host in departure.state.deployment.workers:
+        head.desk.drain(host)
+        crash.point("down.drained")
 
 
 def strangers(sweeps: list[Sweep], place: Workspace) -> list[str]:

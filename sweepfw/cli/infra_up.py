@@ -262,7 +262,12 @@ class Up:
         patience = PATIENCE if decision.steps else PATIENCE_IDLE
         asking = self.early if self.early and not decision.steps else Asking(self.state)
         with asking:
-            return wait_for_workers(asking.status, wanted, patience, heard)
+            status = wait_for_workers(asking.status, wanted, patience, heard)
+            if again := asking.send_again(status):
+                click.echo(
+                    f"trials are sent to {', '.join(again)} again; an `infra down` had begun", err=True
+                )
+            return status
 
 
 def _owner() -> str:

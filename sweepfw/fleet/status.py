@@ -108,7 +108,10 @@ def _worker(deployment: Deployment, host: HostStatus) -> str:
         return f"{host.name}: its worker has not announced itself to the head"
     if not host.worker.alive:
         return f"{host.name}: its worker was last heard of {host.worker.seen:.0f} s ago"
-    return f"{host.name}: its worker gets no new trials (drained)" if host.worker.draining else ""
+    if host.worker.draining:
+        hint = "`sweepfw infra up` undoes that, `sweepfw infra down` ends what had begun"
+        return f"{host.name}: its worker gets no new trials (drained); {hint}"
+    return ""
 
 
 def _version(what: str, version: str) -> str:

@@ -332,3 +332,18 @@ def test_needs_that_only_a_silent_host_meets_let_the_trials_wait(
     sweep = max(head.ledger.sweeps(), key=lambda sweep: sweep.created)
     assert sweep.counts == {"queued": 3}
     head.ledger.stop(sweep.uid)
+
+
+def test_a_deployment_that_an_infra_down_has_left_says_so(
+    sweepfw: Sweepfw, project: Path, head: HeadLab
+) -> None:
+    for host in ("a", "b"):
+        head.roster.drain(host, off=False)
+    try:
+        told = sweepfw("run", "demo")
+        assert (told.returncode, told.stderr.count("\n")) == (2, 1)
+        assert "`sweepfw infra up` undoes that" in told.stderr
+    finally:
+        for host in ("a", "b"):
+            head.roster.drain(host, off=True)
+    assert sweepfw("run", "demo", "-q").returncode == 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import re
+import signal
 import subprocess
 from collections import Counter
 from collections.abc import Iterator
@@ -63,6 +64,12 @@ def site(hosts: Lab, before: dict[str, str], tmp_path_factory: pytest.TempPathFa
 def remembered(site: Site) -> list[Path]:
     """The deployments that this user has."""
     return list((site.folder / "state" / "sweepfw" / "deployments").glob("*"))
+
+
+def drained(site: Site) -> list[str]:
+    """The hosts that get no new trials."""
+    status = json.loads(site.sweepfw("infra", "status", "--json", code=None))
+    return [each["host"] for each in status["hosts"] if (each["worker"] or {}).get("draining")]
 
 
 def shown(site: Site, sweep: str) -> dict[str, Any]:
@@ -335,6 +342,7 @@ def test_down_brings_all_home_and_leaves_what_was_there(site: Site, before: dict
     script = """
     echo half >$SWEEPFW_CHECKPOINT/state; echo saved
     test $i -eq 0 && sleep 300; echo of $i >$SWEEPFW_OUTPUT/model
+    test $i -ne 1 || head -c 12000000 /dev/zero >$SWEEPFW_OUTPUT/weights  # stays on its host
     """
     project(site, "homeward", script, "needs: {gpus: 0}", i=[1, 2, 3])
     site.sweepfw("run", "homeward", "-q")
@@ -342,6 +350,13 @@ def test_down_brings_all_home_and_leaves_what_was_there(site: Site, before: dict
     until(lambda: "saved\n" in site.sweepfw("logs", "homeward-2/1", code=None))
     assert "1 trial running" in site.sweepfw("infra", "down", code=2)
     assert "--outputs all|best:N|none" in site.sweepfw("infra", "down", "--yes", code=2)
+    assert drained(site) == []  # what is refused changes nothing
+    site.environment["SWEEPFW_CRASH"] = "down.drained:1"
+    site.sweepfw("infra", "down", "--yes", "--outputs", "all", code=-signal.SIGKILL)
+    del site.environment["SWEEPFW_CRASH"]
+    assert drained(site) == ["host1"]
+    assert "trials are sent to host1 again" in site.sweepfw("infra", "up")
+    assert drained(site) == []
     printed = site.sweepfw("infra", "down", "--yes", "--outputs", "all")
     assert "t is down" in printed and "homeward-1, homeward-2" in printed
     site.lab["host2"].release_gpu(TAKEN)
