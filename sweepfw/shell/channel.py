@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import socket
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from threading import Lock
 from typing import Any
 
@@ -33,15 +34,16 @@ class Orderly:
         return self.raw.recv_stderr(size)  # type: ignore[no-any-return]
 
     def sendall(self, data: bytes) -> None:
-        """OSError where the channel has ended."""
-        with self._sending:
+        """OSError where the channel has ended, or the connection."""
+        with self._sending, _as_of_a_socket():
             self.raw.sendall(data)
 
     def shutdown(self, how: int) -> None:
-        """As a socket's: its input's end is told, or everybody who reads or writes comes to an end."""
+        """As a socket's: its input's end is told, or everybody who reads or writes comes to an end. OSError
+        where the connection has ended."""
         if how != socket.SHUT_WR:
             return self.wake()
-        with self._sending:
+        with self._sending, _as_of_a_socket():
             if not self.raw.closed:
                 self.raw.shutdown_write()
 
@@ -63,3 +65,12 @@ class Orderly:
         """In place of paramiko's, which gives what is to be sent; called with the channel's lock."""
         self.raw._set_closed()
         return ()
+
+
+@contextmanager
+def _as_of_a_socket() -> Iterator[None]:
+    """A connection that breaks while we send raises EOFError in paramiko."""
+    try:
+        yield
+    except (SSHException, EOFError) as error:
+        raise OSError("the connection is lost") from error

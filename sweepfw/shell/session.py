@@ -60,15 +60,14 @@ class Session:
         return None if self._killed else code
 
     def _code(self) -> int:
-        while not self._channel.raw.status_event.wait(
-            5
-        ):  # it may have closed its outputs long before its end
-            if not self._channel.raw.transport.is_active():
+        raw = self._channel.raw
+        while not raw.status_event.wait(5):  # it may have closed its outputs long before its end
+            if not raw.transport.is_active():
                 raise faults.lost(self._host)
-        code: int = self._channel.raw.recv_exit_status()
+        code: int = raw.recv_exit_status()
         if code >= 0:
             return code
-        if self._channel.raw.transport.is_active():  # the shell around it was killed, with which is unsaid
+        if raw.transport.is_active():  # the shell around it was killed, with which is unsaid
             return 128 + signal.SIGKILL
         raise faults.lost(self._host)
 

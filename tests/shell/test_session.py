@@ -15,6 +15,7 @@ from paramiko.common import MSG_CHANNEL_DATA, MSG_CHANNEL_EOF, MSG_CHANNEL_OPEN,
 from sshd import Sshd, needs_sshd
 
 from sweepfw.core.command import cmd
+from sweepfw.errors import UnreachableError
 from sweepfw.shell.ssh import SshShell
 
 pytestmark = needs_sshd
@@ -84,3 +85,20 @@ def test_input_that_is_late_hits_no_other_command(shell: SshShell, slow: Slow) -
         assert shell.stream(cmd("true"), BytesIO(b"echo no; exit 1\n" * 9000)).code == 0
     assert set(slow.held) == {MSG_CHANNEL_DATA}
     assert shell.run(cmd("echo", "yes"), timeout=60).text == "yes\n"
+
+
+def test_a_connection_that_breaks_while_input_is_sent_is_lost(
+    shell: SshShell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Paramiko raises EOFError there, in the thread that sends."""
+    send = Transport._send_user_message
+
+    def broken(transport: Any, message: Any) -> None:
+        if _feeding():
+            transport.close()
+            raise EOFError
+        send(transport, message)
+
+    monkeypatch.setattr(Transport, "_send_user_message", broken)
+    with pytest.raises(UnreachableError, match="the connection is lost"):
+        shell.stream(cmd("cat"), BytesIO(bytes(100)))
